@@ -1,0 +1,1 @@
+"""The story of one compilation: import, optimize, tune, build, run, compare."""

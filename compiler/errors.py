@@ -1,0 +1,136 @@
+"""Errors a user can act on: what failed, where, and what to do instead.
+
+The folders below the compiler raise built-in errors that carry the shape, the rule and the
+remedy; only the compiler wraps them, adding the stage and the pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+
+class BurnishError(Exception):
+    """Base of every error that Burnish raises on purpose.
+
+    ``stage`` is one of ``import``, ``optimize``, ``tune``, ``build``, ``run``, ``compare``,
+    ``load``, ``save``, ``config``; ``pass_name``, ``op`` and ``shape`` say where in it.
+    """
+
+    stage: str | None = None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        stage: str | None = None,
+        pass_name: str | None = None,
+        op: str | None = None,
+        shape: Sequence[object] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.stage = stage or type(self).stage
+        self.pass_name = pass_name
+        self.op = op
+        self.shape = tuple(shape) if shape is not None else None
+
+    def __str__(self) -> str:
+        where = [
+            f"{key} {value}"
+            for key, value in (
+                ("stage", self.stage),
+                ("pass", self.pass_name),
+                ("op", self.op),
+                ("shape", self.shape),
+            )
+            if value is not None
+        ]
+        return f"{self.message} [{', '.join(where)}]" if where else self.message
+
+
+class ConfigError(BurnishError, ValueError):
+    """A setting is outside what it may be, or names something unknown."""
+
+    stage = "config"
+
+
+class ImportModelError(BurnishError):
+    """The model cannot be read."""
+
+    stage = "import"
+
+
+@dataclass(frozen=True)
+class UnsupportedOperator:
+    """One operator the importer has no converter for; ``nodes`` are node or module names."""
+
+    name: str
+    count: int
+    nodes: tuple[str, ...]
+    reason: str = "no converter"
+
+
+class UnsupportedOperatorError(ImportModelError):
+    """Every unsupported operator of a model at once, in ``operators``."""
+
+    def __init__(self, message: str, operators: Sequence[UnsupportedOperator]) -> None:
+        super().__init__(message)
+        self.operators = tuple(operators)
+
+
+class InvalidInputError(BurnishError, ValueError):
+    """A compiled model was called with the wrong number, dtype or shape of inputs."""
+
+    stage = "run"
+
+
+class TargetError(BurnishError, ValueError):
+    """The target is unknown, or cannot run here."""
+
+    stage = "build"
+
+
+class PassError(BurnishError):
+    """A pass refused the module, or failed on it."""
+
+    stage = "optimize"
+
+
+class BuildError(BurnishError):
+    """Code generation failed."""
+
+    stage = "build"
+
+
+class TuneError(BurnishError):
+    """Tuning could not run."""
+
+    stage = "tune"
+
+
+class ArtifactError(BurnishError):
+    """A saved artifact is missing, damaged, or not for this machine."""
+
+    stage = "load"
+
+
+class MeasureError(BurnishError):
+    """A measurement could not be taken (the worker died, timed out, or the load was too high)."""
+
+    stage = "compare"
+
+
+@contextmanager
+def wrap_errors(
+    kind: type[BurnishError], *, stage: str | None = None, pass_name: str | None = None
+) -> Iterator[None]:
+    """Re-raise anything that is not a :class:`BurnishError` as ``kind``, with its place added."""
+    try:
+        yield
+    except BurnishError:
+        raise
+    except Exception as error:
+        text = str(error).strip() or type(error).__name__
+        raise kind(text, stage=stage, pass_name=pass_name) from error

@@ -1,0 +1,1 @@
+"""Passes: each takes an ``IRModule`` and returns a new one."""
