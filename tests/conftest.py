@@ -1,0 +1,55 @@
+"""Tiers, property-test profiles, and the contract checked around every IR transform."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from support import in_ci
+
+TESTS = Path(__file__).resolve().parent
+IR_FOLDERS = tuple(TESTS / name for name in ("compiler", "passes", "targets"))
+
+# No deadline: the first example of a test often pays for an import or a build.
+_shared = settings(deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("default", _shared, max_examples=25)
+settings.register_profile("full", _shared, max_examples=500)
+PROFILE = "full" if os.environ.get("BURNISH_FULL", "") not in ("", "0") else "default"
+settings.load_profile(PROFILE)
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    tier = config.option.markexpr or "not heavy"
+    seed = config.getoption("hypothesis_seed", None)
+    return f"burnish: tier {tier!r}, hypothesis {PROFILE!r}, seed {seed or 'random'}, ci {in_ci()}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the heavy tier unless ``-m`` chooses a tier or a test is named (``file::test``)."""
+    if config.option.markexpr or any("::" in arg for arg in config.args):
+        return
+    heavy = [item for item in items if item.get_closest_marker("heavy")]
+    if heavy:
+        config.hook.pytest_deselected(items=heavy)
+        items[:] = [item for item in items if not item.get_closest_marker("heavy")]
+
+
+@pytest.fixture(autouse=True)
+def well_formed_ir(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Check Relax modules before and after every transform of the IR tests.
+
+    A test marked ``ill_formed`` hands a pass a module that breaks the rules on purpose.
+    """
+    if request.node.get_closest_marker("ill_formed") or not any(
+        request.path.is_relative_to(folder) for folder in IR_FOLDERS
+    ):
+        yield
+        return
+    import tvm
+    from tvm.relax.ir.instrument import WellFormedInstrument
+
+    with tvm.transform.PassContext(instruments=[WellFormedInstrument()]):
+        yield
