@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
 from support import in_ci
 
 TESTS = Path(__file__).resolve().parent
