@@ -1,0 +1,73 @@
+# make demo   set up, then the main job on three real models: table and demo-report/report.html
+# make test   set up, then lint, types, import rules and the default tests
+# make help   the rest
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3.11
+VENV ?= .venv
+# Where torch comes from; empty means pip's own settings. On an index whose torch is the CUDA
+# build, give the address of PyTorch's CPU wheels: make test TORCH_INDEX_URL=...
+TORCH_INDEX_URL ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+READY := $(VENV)/.ready
+FOLDERS := compiler models passes targets
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: help
+help: ## this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
+
+.PHONY: venv
+venv: $(READY) ## the virtual environment, with everything that tests and demo need
+
+$(READY): pyproject.toml constraints.txt
+	@command -v "$(PYTHON)" >/dev/null || { echo "make: no $(PYTHON) here; install Python 3.11 or say make PYTHON=..." >&2; exit 2; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $(PYTHON) is older than 3.11" >&2; exit 2; }
+	test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
+	PIP="$(PIP)" TORCH_INDEX_URL="$(TORCH_INDEX_URL)" .ci/install-torch
+	$(PIP) install --quiet -c constraints.txt -e '.[bench,dev,onnx,zoo]'
+	@if $(PIP) list --format=freeze | grep -E '^nvidia-' >&2; then \
+	  echo "make: these CUDA packages came along though the CPU path uses none; see TORCH_INDEX_URL in the Makefile" >&2; exit 2; fi
+	@touch $@
+
+# mypy does not follow the editable install: links show it the folders where the packages are.
+.PHONY: links
+links:
+	@mkdir -p build/ns/burnish
+	@for folder in $(FOLDERS); do ln -sfn ../../../$$folder build/ns/burnish/$$folder; done
+	@for entry in __init__.py cli py.typed; do ln -sfn ../../../burnish/$$entry build/ns/burnish/$$entry; done
+
+.PHONY: lint
+lint: $(READY) ## ruff: lint and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+.PHONY: types
+types: $(READY) links ## mypy on the source folders
+	$(BIN)/mypy -p burnish
+
+.PHONY: imports
+imports: $(READY) ## import-linter: one direction between the folders
+	$(BIN)/lint-imports
+
+.PHONY: test
+test: lint types imports ## lint, types, import rules and the default tests
+	$(PYTEST)
+
+.PHONY: test-all
+test-all: $(READY) ## the heavy tests, and 500 examples a property there
+	BURNISH_FULL=1 $(PYTEST) -m heavy
+
+.PHONY: demo
+demo: $(READY) ## the main job on three real models; writes demo-report/report.html
+	$(BIN)/burnish demo --out demo-report
+
+.PHONY: clean
+clean: ## remove what the build and the tests leave; the virtual environment stays
+	rm -rf build dist *.egg-info demo-report .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
