@@ -1,0 +1,178 @@
+"""Loop nests as Python functions: the vocabulary the schedule rules write kernels in.
+
+Every builder takes a body function from the loop variable to a statement. Loops of extent 1
+vanish, so that a rule writes one nest for every shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import tvm
+import tvm_ffi
+from tvm import tirx
+from tvm.ir import Expr, Var
+from tvm.tirx import AllocBuffer, BufferStore, Evaluate, For, ForKind, IfThenElse, SeqStmt, Stmt
+
+Extent = int | Expr
+Body = Callable[[Any], Stmt]
+
+
+def _dtype(extent: Extent) -> str:
+    return "int64" if isinstance(extent, int) else str(extent.ty.dtype)
+
+
+def as_int(value: object) -> int | None:
+    """The value of a constant extent, or ``None`` for a symbolic one."""
+    if isinstance(value, int):
+        return value
+    if isinstance(value, tirx.IntImm):
+        return int(value.value)
+    return None
+
+
+def const(value: int, dtype: str = "int64") -> Expr:
+    return tirx.const(value, dtype)
+
+
+def _loop(kind: ForKind, extent: Extent, body: Body, name: str) -> Stmt:
+    known = as_int(extent)
+    dtype = _dtype(extent)
+    if known == 0:
+        return Evaluate(const(0))
+    if known == 1:
+        return body(const(0, dtype))
+    var = Var(name, dtype)
+    return For(var, const(0, dtype), const(known, dtype) if known is not None else extent, kind, body(var))
+
+
+def serial(extent: Extent, body: Body, name: str = "i") -> Stmt:
+    return _loop(ForKind.SERIAL, extent, body, name)
+
+
+def parallel(extent: Extent, body: Body, name: str = "p") -> Stmt:
+    return _loop(ForKind.PARALLEL, extent, body, name)
+
+
+def unroll(extent: int, body: Body, name: str = "u") -> Stmt:
+    return _loop(ForKind.UNROLLED, extent, body, name)
+
+
+def vector(extent: int, body: Body, name: str = "v") -> Stmt:
+    return _loop(ForKind.VECTORIZED, extent, body, name)
+
+
+def vectors(extent: int, lanes: int, body: Body) -> Stmt:
+    """``extent`` elements as unrolled vectors of ``lanes``, the last one narrower."""
+    full, rest = divmod(extent, lanes)
+    parts: list[Stmt] = []
+    if full:
+        parts.append(unroll(full, lambda u: vector(lanes, lambda v: body(u * lanes + v))))
+    if rest:
+        parts.append(vector(rest, lambda v: body(v + const(full * lanes))))
+    return seq(*parts)
+
+
+def seq(*statements: Stmt) -> Stmt:
+    return statements[0] if len(statements) == 1 else SeqStmt(list(statements))
+
+
+def branch(condition: Expr, then: Stmt, otherwise: Stmt | None = None) -> Stmt:
+    return IfThenElse(condition, then, otherwise)
+
+
+def store(buffer: Var, value: Expr, indices: Sequence[Expr]) -> Stmt:
+    return BufferStore(buffer, value, list(indices))
+
+
+def allocate(buffer: Var) -> Stmt:
+    return AllocBuffer(buffer)
+
+
+def local(shape: Sequence[Extent], dtype: str, name: str) -> Var:
+    """A buffer private to one iteration: registers or stack."""
+    return tirx.decl_buffer(list(shape), dtype, name, scope="local")
+
+
+def workspace(shape: Sequence[Extent], dtype: str, name: str) -> Var:
+    """A buffer in main memory that lives for one call."""
+    return tirx.decl_buffer(list(shape), dtype, name)
+
+
+def substitute(node: Any, mapping: Mapping[Var, Any]) -> Any:
+    """``node`` with variables replaced."""
+    if not mapping:
+        return node
+    return tvm_ffi.structural_map(
+        node, [(Var, lambda var: mapping.get(var, var))], order="post"
+    )
+
+
+def split_index(flat: Expr, extents: Sequence[Extent]) -> list[Expr]:
+    """Row-major indices of a flat one: flat, [a, b, c] -> [flat // (b*c), flat // c % b, flat % c]."""
+    indices: list[Expr] = []
+    for extent in reversed(extents[1:]):
+        if as_int(extent) == 1:
+            indices.append(const(0))
+            continue
+        indices.append(tirx.floormod(flat, extent))
+        flat = tirx.floordiv(flat, extent)
+    if extents:
+        indices.append(flat if as_int(extents[0]) != 1 else const(0))
+    return indices[::-1]
+
+
+def product(extents: Sequence[Extent]) -> Extent:
+    total: Extent = 1
+    for extent in extents:
+        known, other = as_int(extent), as_int(total)
+        if known is not None and other is not None:
+            total = known * other
+        elif other == 1:
+            total = extent
+        elif known != 1:
+            total = total * extent
+    return total
+
+
+def prim_func(params: Sequence[Var], body: Stmt, attrs: Mapping[str, Any]) -> tirx.PrimFunc:
+    return tirx.PrimFunc(
+        list(params), body, attrs=tvm.ir.make_node("ir.DictAttrs", **dict(attrs))
+    )
+
+
+def divide(extent: Extent, by: int) -> tuple[Extent, Extent]:
+    """Quotient and remainder of an extent that may be symbolic."""
+    known = as_int(extent)
+    if known is not None:
+        return known // by, known % by
+    return tirx.floordiv(extent, by), tirx.floormod(extent, by)
+
+
+def times(extent: Extent, by: int) -> Expr:
+    known = as_int(extent)
+    return const(known * by) if known is not None else extent * by
+
+
+def simplify_equal(a: Extent, b: Extent) -> bool:
+    """Whether two extents are provably equal."""
+    first, second = as_int(a), as_int(b)
+    if first is not None and second is not None:
+        return first == second
+    return bool(tvm.arith.Analyzer().can_prove_equal(a, b))
+
+
+def span(extent: Extent, lanes: int, body: Body) -> Stmt:
+    """All of ``extent`` in vectors of ``lanes``, then what is left of it."""
+    full, rest = divide(extent, lanes)
+    parts: list[Stmt] = []
+    if as_int(full) != 0:
+        parts.append(serial(full, lambda b: vector(lanes, lambda v: body(b * lanes + v))))
+    start = times(full, lanes)
+    known = as_int(rest)
+    if known is None:
+        parts.append(serial(rest, lambda r: body(start + r)))
+    elif known:
+        parts.append(vector(known, lambda v: body(start + v)))
+    return seq(*parts)

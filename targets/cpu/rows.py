@@ -1,0 +1,254 @@
+"""Rule for kernels that reduce the trailing axes and work row by row: softmax, layer norm, RMS
+norm, sums and means over the last axis.
+
+1. A row is one index of the leading axes that every stage shares; rows run in parallel, and
+   within a row the stages run one after the other while its data is in the first-level cache.
+2. A reduction runs in ``lanes`` x 4 partial results, so that it is limited by loads and not by
+   the latency of one add; the partial results are folded at the end.
+3. What stages of one row hand to each other lives in a buffer of that row only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tvm.ir import Expr, Var
+from tvm.tirx import Stmt
+
+from ..target import CpuTarget
+from . import loops, maps
+from .stages import Iter, Program, Stage, loads, loads_of, replace_loads, walk
+
+_ROW_BYTES = 128 * 1024
+_PARTIAL_VECTORS = 4
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    """Consecutive stages over the same ``rows`` leading axes."""
+
+    stages: tuple[Stage, ...]
+    rows: int
+
+
+def match(program: Program, start: int) -> RowGroup | None:
+    """The longest row group from stage ``start`` on, or ``None``."""
+    best: RowGroup | None = None
+    for end in range(start + 1, len(program.stages) + 1):
+        group = program.stages[start:end]
+        rows = _row_axes(group)
+        if rows is None or not _is_group(program, group, rows):
+            continue
+        best = RowGroup(tuple(group), rows)
+    return best
+
+
+def _row_axes(group: tuple[Stage, ...]) -> int | None:
+    """Leading axes that every stage shares: those before the first reduced one."""
+    reductions = [stage for stage in group if stage.combine is not None]
+    if not reductions:
+        return None
+    counts = set()
+    for stage in reductions:
+        spatial = list(stage.spatial)
+        while spatial and spatial[-1].size == 1:
+            spatial.pop()
+        counts.add(len(spatial))
+    return counts.pop() if len(counts) == 1 else None
+
+
+def _is_group(program: Program, group: tuple[Stage, ...], rows: int) -> bool:
+    first = next(stage for stage in group if stage.combine is not None)
+    lead = [it.extent for it in first.spatial[:rows]]
+    for stage in group:
+        if not stage.identity() or len(stage.spatial) < rows:
+            return False
+        if any(
+            not loops.simplify_equal(a.extent, b)
+            for a, b in zip(stage.spatial[:rows], lead, strict=True)
+        ):
+            return False
+        inner = [*stage.spatial[rows:], *stage.reduce]
+        if stage.combine is not None and (not stage.reduce or not _contiguous(stage)):
+            return False
+        if any(it.size is None for it in inner) and not _may_be_symbolic(stage, rows):
+            return False
+        for other in group:
+            for load in loads_of(stage.value, other.out):
+                heads = list(load.indices)[:rows]
+                mine = [it for it in stage.spatial[:rows]]
+                if not all(
+                    h.same_as(it.var) or it.size == 1 for h, it in zip(heads, mine, strict=True)
+                ):
+                    return False
+    names = {id(s) for s in group}
+    for stage in group:
+        outside = [r for r in program.readers(stage.out) if id(r) not in names]
+        if outside and not program.is_output(stage):
+            return False
+        if stage is not group[-1] and not program.is_output(stage) and _row_bytes(stage, rows) is None:
+            return False
+    return True
+
+
+def _may_be_symbolic(stage: Stage, rows: int) -> bool:
+    """A symbolic row works when it is one axis and nothing of its length is kept aside."""
+    symbolic = [it for it in [*stage.spatial[rows:], *stage.reduce] if it.size is None]
+    return len(symbolic) == 1
+
+
+def _contiguous(stage: Stage) -> bool:
+    """Whether the innermost reduced axis walks memory in order in every operand that has it."""
+    var = stage.reduce[-1].var
+    used = False
+    for load in loads(stage.value):
+        *head, last = list(load.indices) or [None]
+        if any(v.same_as(var) for h in head for v in walk(h, Var)):
+            return False
+        used = used or (last is not None and any(v.same_as(var) for v in walk(last, Var)))
+    return used
+
+
+def _row_bytes(stage: Stage, rows: int) -> int | None:
+    """Bytes one row of an intermediate stage takes; ``None`` if unknown or too many."""
+    count = loops.as_int(loops.product([it.extent for it in stage.spatial[rows:]]))
+    if count is None or count * 4 > _ROW_BYTES:
+        return None
+    return count * 4
+
+
+def emit(program: Program, group: RowGroup, target: CpuTarget) -> Stmt:
+    """Statement computing a row group."""
+    rows = group.rows
+    extents = [it.extent for it in group.stages[0].spatial[:rows]]
+    works = [maps.work_of(stage) for stage in group.stages]
+    work = None if any(w is None for w in works) else sum(w for w in works if w is not None)
+
+    def row(flat: Expr) -> Stmt:
+        at = loops.split_index(flat, extents)
+        parts: list[Stmt] = []
+        kept: dict[Var, Var] = {}
+        for stage in group.stages:
+            if not program.is_output(stage):
+                shape = [it.extent for it in stage.spatial[rows:]] or [1]
+                kept[stage.out] = loops.local(shape, str(stage.out.dtype), stage.name)
+                parts.append(loops.allocate(kept[stage.out]))
+            parts.append(_stage_in_row(stage, rows, at, kept, target))
+        return loops.seq(*parts)
+
+    return maps.parallel_or_serial(loops.product(extents), work, row)
+
+
+def _stage_in_row(
+    stage: Stage, rows: int, at: list[Expr], kept: dict[Var, Var], target: CpuTarget
+) -> Stmt:
+    mapping = {it.var: index for it, index in zip(stage.spatial[:rows], at, strict=True)}
+    value = stage.value
+    for old, new in kept.items():
+        if loads_of(value, old):
+            value = replace_loads(value, old, lambda i, new=new: new[_tail(i, rows)])
+    value = loops.substitute(value, mapping)
+    inner = list(stage.spatial[rows:])
+    out = kept.get(stage.out)
+
+    def put(new: Expr, at_inner: list[Expr]) -> Stmt:
+        if out is not None:
+            return loops.store(out, new, at_inner or [loops.const(0)])
+        return loops.store(stage.out, new, [*at, *at_inner])
+
+    if stage.combine is None:
+        return _map_row(inner, value, put, target)
+    zeros: list[Expr] = [loops.const(0) for _ in inner]
+    value = loops.substitute(value, {it.var: loops.const(0) for it in inner})
+    return _fold_row(stage, value, lambda new: put(new, zeros), target)
+
+
+def _tail(indices: list[Expr], rows: int) -> tuple[Expr, ...]:
+    return tuple(indices[rows:]) or (loops.const(0),)
+
+
+def _map_row(inner: list[Iter], value: Expr, put, target: CpuTarget) -> Stmt:  # type: ignore[no-untyped-def]
+    if not inner:
+        return put(value, [])
+    *outer, last = inner
+
+    def over(left: list[Iter], done: dict[Var, Expr]) -> Stmt:
+        if left:
+            it, *others = left
+            return loops.serial(
+                it.size if it.size is not None else it.extent,
+                lambda i: over(others, {**done, it.var: i}),
+            )
+
+        def element(i: Expr) -> Stmt:
+            mapping = {**done, last.var: i}
+            return put(loops.substitute(value, mapping), [mapping[it.var] for it in inner])
+
+        return loops.span(last.extent, target.lanes, element)
+
+    return over(outer, {})
+
+
+def _fold_row(stage: Stage, value: Expr, put, target: CpuTarget) -> Stmt:  # type: ignore[no-untyped-def]
+    """Rule 2."""
+    *outer, last = stage.reduce
+    lanes, width = target.lanes, target.lanes * _PARTIAL_VECTORS
+    dtype = str(stage.out.dtype)
+    partial = loops.local([width], dtype, "partial")
+    assert stage.combine is not None
+    combine, init = stage.combine, stage.init
+
+    def fold(slot: Expr, i: Expr, done: dict[Var, Expr]) -> Stmt:
+        new = loops.substitute(value, {**done, last.var: i})
+        return loops.store(partial, combine(partial[slot], new), [slot])
+
+    def over(left: list[Iter], done: dict[Var, Expr]) -> Stmt:
+        if left:
+            it, *others = left
+            return loops.serial(
+                it.size if it.size is not None else it.extent,
+                lambda i: over(others, {**done, it.var: i}),
+            )
+        parts: list[Stmt] = []
+        wide, rest = loops.divide(last.extent, width)
+        parts.append(
+            loops.serial(
+                wide,
+                lambda b: loops.vectors(width, lanes, lambda v: fold(v, b * width + v, done)),
+            )
+        )
+        narrow, single = loops.divide(rest, lanes)
+        parts.append(
+            loops.serial(
+                narrow,
+                lambda b: loops.vector(
+                    lanes, lambda v: fold(v, loops.times(wide, width) + b * lanes + v, done)
+                ),
+            )
+        )
+        start = loops.times(wide, width) + loops.times(narrow, lanes)
+        parts.append(loops.serial(single, lambda r: fold(loops.const(0), start + r, done)))
+        return loops.seq(*parts)
+
+    clear = loops.vectors(width, lanes, lambda v: loops.store(partial, init, [v]))
+    gather: list[Stmt] = []
+    half = width
+    while half > 1:
+        half //= 2
+        step = half
+        gather.append(
+            loops.vectors(
+                step,
+                lanes,
+                lambda v, step=step: loops.store(
+                    partial, combine(partial[v], partial[v + step]), [v]
+                ),
+            )
+        )
+    return loops.seq(
+        loops.allocate(partial),
+        clear,
+        over(outer, {}),
+        *gather,
+        put(partial[loops.const(0)]),
+    )
