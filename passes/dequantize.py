@@ -90,24 +90,33 @@ def dequantize_func(layout: CodeLayout) -> tirx.PrimFunc:
     Computes ``(code - zero_point) * scale`` in the scale's type and rounds once to the
     weight's.
     """
-    codes = te.placeholder(_extents(layout.code_shape), layout.code_dtype, name="codes")
-    scale = te.placeholder(_extents(layout.scale_shape), layout.scale_dtype, name="scale")
-    inputs = [codes, scale]
+    inputs = [
+        te.placeholder(_extents(layout.code_shape), layout.code_dtype, name="codes"),
+        te.placeholder(_extents(layout.scale_shape), layout.scale_dtype, name="scale"),
+    ]
     if not layout.symmetric:
         zero_point = te.placeholder(_extents(layout.scale_shape), "uint8", name="zero_point")
         inputs.append(zero_point)
-
-    def value(*index: tirx.Expr) -> tirx.Expr:
-        where = _block_index(index, layout)
-        zero: Any = symmetric_zero_point(layout.bits)
-        if not layout.symmetric:
-            zero = inputs[2](*where).astype("int32")
-        step = (_code(codes, index, layout) - zero).astype(layout.scale_dtype) * scale(*where)
-        return step.astype(layout.dtype)
-
-    weight = te.compute(_extents(layout.shape), value, name="dequantize")
+    weight = te.compute(
+        _extents(layout.shape),
+        lambda *index: dequantized_value(layout, inputs, index),
+        name="dequantize",
+    )
     func = te.create_prim_func([*inputs, weight]).without_attr("global_symbol")
     return func.with_attr(DEQUANTIZE, layout.to_attr())
+
+
+def dequantized_value(
+    layout: CodeLayout, inputs: Sequence[te.Tensor], index: Sequence[tirx.Expr]
+) -> tirx.Expr:
+    """One weight, from the tensors of ``(codes, scale[, zero_point])``."""
+    where = _block_index(index, layout)
+    zero: Any = symmetric_zero_point(layout.bits)
+    if not layout.symmetric:
+        zero = inputs[2](*where).astype("int32")
+    code = _code(inputs[0], index, layout)
+    step = (code - zero).astype(layout.scale_dtype) * inputs[1](*where)
+    return step.astype(layout.dtype)
 
 
 def layout_of(func: object) -> CodeLayout | None:
