@@ -30,7 +30,8 @@ $(READY): pyproject.toml constraints.txt
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $(PYTHON) is older than 3.11" >&2; exit 2; }
 	test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
 	PIP="$(PIP)" TORCH_INDEX_URL="$(TORCH_INDEX_URL)" .ci/install-torch
-	$(PIP) install --quiet -c constraints.txt -e '.[bench,dev,onnx,zoo]'
+	@echo "make: installing burnish and the libraries of its tests and demo"
+	$(PIP) install -qq -c constraints.txt -e '.[bench,dev,onnx,zoo]'
 	@if $(PIP) list --format=freeze | grep -E '^nvidia-' >&2; then \
 	  echo "make: these CUDA packages came along though the CPU path uses none; see TORCH_INDEX_URL in the Makefile" >&2; exit 2; fi
 	@touch $@

@@ -1,0 +1,141 @@
+"""``burnish inspect``: what is in a model, or in an artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from burnish.cli import console, options
+from burnish.cli.artifacts import SUFFIX, load
+from burnish.cli.inputs import parse_dynamic
+from burnish.cli.settings import Settings
+from burnish.cli.sources import Source, open_source
+from burnish.compiler.config import CompileConfig
+
+
+class Stage(StrEnum):
+    imported = "imported"
+    optimized = "optimized"
+
+
+What = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", help="A file, zoo:NAME, or an artifact.", show_default=False),
+]
+At = Annotated[Stage, typer.Option("--stage", help="Where in the compiler to look at a model.")]
+Ir = Annotated[bool, typer.Option("--ir", help="Print the IR as text, and nothing else.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("inspect")(inspect)
+
+
+def inspect(
+    model: What,
+    stage: At = Stage.imported,
+    ir: Ir = False,
+    target: options.Target = "cpu",
+    recipe: options.Recipe = None,
+    prune: options.Prune = None,
+    quantize: options.Quantize = None,
+    dynamic: options.Dynamic = None,
+    input: options.Input = None,
+    no_fold: options.NoFold = False,
+    register: options.Register = None,
+    json: options.Json = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Show the operators, the parameters and the passes of a model, or its IR.
+
+    Examples:
+
+    * `burnish inspect zoo:magika`
+
+    * `burnish inspect net.onnx --stage optimized --quantize int8 --ir`
+
+    * `burnish inspect net.burnish`
+    """
+    if model.endswith(SUFFIX):
+        compiled = load(model)
+        found = Inspected("compiled", compiled.show(), _inputs(compiled), compiled.report)
+    else:
+        settings = Settings(recipe, prune, quantize, None, None, no_fold, register)
+        with console.progress(f"reading {model}"):
+            source = open_source(model, input)
+        with console.progress(f"taking {model} to the stage {stage.value}"):
+            found = _at_stage(source, stage, target, settings.config(), parse_dynamic(dynamic))
+    if console.flags.json:
+        console.print_json({"schema": 1, "model": model, **found.to_dict(with_ir=ir)})
+    elif ir:
+        print(found.text)
+    else:
+        found.show()
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """What there is to show; ``None`` where this kind of thing has none."""
+
+    stage: str
+    text: str
+    inputs: list[dict[str, Any]]
+    report: Any = None
+    ops: dict[str, int] | None = None
+    params: list[Any] | None = None
+
+    def to_dict(self, *, with_ir: bool) -> dict[str, Any]:
+        data = {
+            "stage": self.stage,
+            "inputs": self.inputs,
+            "passes": self.report.to_dict() if self.report is not None else None,
+            "ops": self.ops,
+            "params": None if self.params is None else [asdict(row) for row in self.params],
+        }
+        return data | ({"ir": self.text} if with_ir else {})
+
+    def show(self) -> None:
+        from burnish.compiler.report.figures import size
+
+        rows = [(item["name"], _shape(item["shape"]), item["dtype"]) for item in self.inputs]
+        console.table("inputs", ("name", "shape", "dtype"), rows)
+        if self.ops is not None:
+            console.table("operators", ("operator", "calls"), list(self.ops.items()))
+        if self.params is not None:
+            params = [(row.name, _shape(row.shape), row.dtype, row.bytes) for row in self.params]
+            total = size(sum(row.bytes for row in self.params))
+            title = f"parameters: {len(params)}, {total}"
+            console.table(title, ("name", "shape", "dtype", "bytes"), params)
+        if self.report is not None:
+            console.waterfall(self.report)
+
+
+def _at_stage(
+    source: Source, stage: Stage, target: str, config: CompileConfig, dynamic: Any
+) -> Inspected:
+    import burnish
+    from burnish.compiler.summary import op_counts, param_rows
+
+    staged: Any = burnish.import_model(
+        source.model, source.example_inputs, dynamic=dynamic, fold=config.fold_onnx
+    )
+    inputs = _inputs(staged)
+    if stage is Stage.optimized:
+        staged = burnish.optimize(staged, target, config=config)
+    mod = staged.mod
+    report = getattr(staged, "report", None)
+    return Inspected(stage, staged.show(), inputs, report, op_counts(mod), param_rows(mod))
+
+
+def _inputs(staged: Any) -> list[dict[str, Any]]:
+    return [
+        {"name": item.name, "shape": list(item.shape), "dtype": item.dtype}
+        for item in staged.signature.inputs
+    ]
+
+
+def _shape(shape: Sequence[int | str]) -> str:
+    return "x".join(map(str, shape)) or "scalar"

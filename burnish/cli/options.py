@@ -1,0 +1,81 @@
+"""Options that several verbs share, declared once."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from burnish.cli.console import flags
+
+
+def _set_json(value: bool) -> bool:
+    flags.json = flags.json or value
+    return value
+
+
+def _set_verbose(value: bool) -> bool:
+    flags.verbose = flags.verbose or value
+    return value
+
+
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document on stdout.", callback=_set_json)
+]
+Verbose = Annotated[
+    bool,
+    typer.Option("--verbose", "-v", help="Show the traceback of an error.", callback=_set_verbose),
+]
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A file (.onnx, .pt2) or zoo:NAME; see 'burnish zoo'.",
+        show_default=False,
+    ),
+]
+Target = Annotated[str, typer.Option("--target", "-t", help="What to build for.")]
+Recipe = Annotated[
+    str | None, typer.Option(metavar="FILE", help="Recipe (TOML); the flags beside it override it.")
+]
+Prune = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SHARE", help="Set this share of the weights to zero (0 to 1); size only."
+    ),
+]
+Quantize = Annotated[
+    str | None,
+    typer.Option(metavar="CODE", help="Store weights as int8, int4, w4g32 (groups of 32), ..."),
+]
+Tune = Annotated[int | None, typer.Option(metavar="TRIALS", help="Search for faster schedules.")]
+Threads = Annotated[
+    int | None, typer.Option(metavar="N", help="CPU threads; every usable core by default.")
+]
+Dynamic = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME:AXIS=SYMBOL,...",
+        help="Let axes of an input vary: ids:0=batch,1=seq. Can be repeated.",
+    ),
+]
+Input = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input",
+        "-i",
+        metavar="NAME=SHAPE:DTYPE[:LOW..HIGH]",
+        help="Shape and dtype of an input: ids=1x128:int64:0..30522. Can be repeated.",
+    ),
+]
+NoFold = Annotated[
+    bool, typer.Option("--no-fold", help="Import an ONNX file as it is, shapes not folded.")
+]
+Register = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE.py",
+        help="Run this Python file first: it registers passes and evaluations that a recipe names.",
+    ),
+]
+Seed = Annotated[int, typer.Option(metavar="N", help="Seed of random inputs.")]

@@ -1,0 +1,61 @@
+"""From flags to a config: the recipe first, then what is beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from burnish.cli.sources import Source, register_from
+from burnish.compiler.config import CompileConfig
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the flags of ``compile`` and ``compare`` said; ``None`` where nothing."""
+
+    recipe: str | None = None
+    prune: float | None = None
+    quantize: str | None = None
+    tune: int | None = None
+    threads: int | None = None
+    no_fold: bool = False
+    register: str | None = None
+
+    def config(self) -> CompileConfig:
+        """The recipe with the flags over it, names looked up; raises ``ConfigError``."""
+        register_from(self.register)
+        config = CompileConfig.from_toml(self.recipe) if self.recipe else CompileConfig()
+        said: dict[str, Any] = {
+            "prune": self.prune,
+            "quantize": self.quantize,
+            "tune": self.tune,
+            "threads": self.threads,
+        }
+        config = config.overridden(
+            **{key: value for key, value in said.items() if value is not None}
+        )
+        if self.no_fold:
+            config = config.overridden(fold_onnx=False)
+        config.check_registered()
+        return config
+
+    def compiles(self) -> bool:
+        """Whether any flag asks for something to be done to the model."""
+        return self != Settings()
+
+
+def compile_source(
+    source: Source, target: str, config: CompileConfig, dynamic: dict[str, dict[int, str]] | None
+) -> Any:
+    """``burnish.compile`` of what the command line named."""
+    import burnish
+
+    return burnish.compile(
+        source.model, source.example_inputs, target=target, dynamic=dynamic, config=config
+    )
+
+
+def absolute(path: str) -> Path:
+    """The path from the root: nothing that changes the working folder moves it."""
+    return Path(path).expanduser().absolute()

@@ -1,0 +1,118 @@
+"""MODEL on the command line: a file, or ``zoo:NAME``."""
+
+from __future__ import annotations
+
+import runpy
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from burnish.cli.console import notes
+from burnish.cli.inputs import InputSpec, make, overridden, parse_specs
+from burnish.compiler.errors import ConfigError, ImportModelError
+
+ZOO = "zoo:"
+SUFFIXES = (".onnx", ".pt2")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model to compile: what ``burnish.compile`` takes, and inputs to run it on.
+
+    ``entry`` is the zoo's, where the model is from there; ``specs`` are the inputs of a file.
+    """
+
+    name: str
+    model: Any
+    example_inputs: tuple[Any, ...]
+    entry: Any = None
+    specs: tuple[InputSpec, ...] = ()
+
+    def inputs(self, count: int, seed: int = 0) -> list[tuple[Any, ...]]:
+        """Real data for a zoo model, random data for a file's."""
+        if self.entry is not None:
+            return list(self.entry.inputs(count, seed))
+        if not self.specs:
+            return [self.example_inputs]
+        return [make(self.specs, seed + index) for index in range(count)]
+
+
+def open_source(model: str, inputs: Iterable[str] | None = None, seed: int = 0) -> Source:
+    """Find the model that the command line names; errors say what is known."""
+    overrides = parse_specs(inputs)
+    if model.startswith(ZOO):
+        if overrides:
+            raise ConfigError("--input is for files: a zoo model brings its inputs")
+        from burnish import models
+
+        entry = models.load(model.removeprefix(ZOO))
+        return Source(model, entry.model, tuple(entry.example_inputs), entry)
+    path = Path(model)
+    if path.suffix not in SUFFIXES:
+        raise ImportModelError(
+            f"{model} is no model that Burnish reads: give a file ending in "
+            f"{' or '.join(SUFFIXES)}, or zoo:NAME"
+        )
+    if not path.is_file():
+        raise ImportModelError(f"no model file {model}")
+    if path.suffix == ".onnx":
+        specs = overridden(_onnx_specs(path), overrides)
+        return Source(model, path, make(specs, seed), specs=specs)
+    return _exported(path, overrides)
+
+
+def register_from(file: str | None) -> None:
+    """Run the user's Python file, which registers what a recipe names."""
+    if file is None:
+        return
+    if not Path(file).is_file():
+        raise ConfigError(f"--register: no file {file}")
+    runpy.run_path(file, run_name="burnish_register")
+
+
+def _exported(path: Path, overrides: dict[str, InputSpec]) -> Source:
+    import torch
+
+    try:
+        program = torch.export.load(path)
+    except Exception as error:
+        raise ImportModelError(f"{path} is no exported PyTorch program: {error}") from error
+    if overrides:
+        raise ConfigError("--input is for ONNX files: a .pt2 file brings its example inputs")
+    if program.example_inputs is None:
+        raise ImportModelError(f"{path} holds no example inputs; export it again with them")
+    arguments, keywords = program.example_inputs
+    return Source(str(path), program, (*arguments, *keywords.values()))
+
+
+def _onnx_specs(path: Path) -> list[InputSpec]:
+    """Inputs of an ONNX file; a free dimension is taken as 1, and said so."""
+    import onnx
+
+    try:
+        graph = onnx.load(path, load_external_data=False).graph
+    except Exception as error:
+        raise ImportModelError(f"{path} is no ONNX file, or is damaged: {error}") from error
+    if not graph.node:
+        raise ImportModelError(f"{path} is no ONNX file, or is damaged: it has no nodes")
+    weights = {item.name for item in graph.initializer}
+    return [_onnx_spec(item) for item in graph.input if item.name not in weights]
+
+
+def _onnx_spec(item: Any) -> InputSpec:
+    import onnx
+
+    tensor = item.type.tensor_type
+    if not item.type.HasField("tensor_type") or tensor.elem_type == onnx.TensorProto.STRING:
+        raise ImportModelError(f"input {item.name!r} is no tensor of numbers")
+    shape = tuple(_onnx_dim(item.name, axis, dim) for axis, dim in enumerate(tensor.shape.dim))
+    return InputSpec(item.name, shape, onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name)
+
+
+def _onnx_dim(name: str, axis: int, dim: Any) -> int:
+    if dim.HasField("dim_value") and dim.dim_value > 0:
+        return int(dim.dim_value)
+    free = dim.dim_param or "free"
+    notes().print(f"input {name!r}: axis {axis} ({free}) is taken as 1; --input says otherwise")
+    return 1
