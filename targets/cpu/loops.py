@@ -12,6 +12,7 @@ from typing import Any
 import tvm
 import tvm_ffi
 from tvm import tirx
+from tvm.sym import Analyzer
 from tvm.ir import Expr, Var
 from tvm.tirx import AllocBuffer, BufferStore, Evaluate, For, ForKind, IfThenElse, SeqStmt, Stmt
 
@@ -160,7 +161,7 @@ def simplify_equal(a: Extent, b: Extent) -> bool:
     first, second = as_int(a), as_int(b)
     if first is not None and second is not None:
         return first == second
-    return bool(tvm.arith.Analyzer().can_prove_equal(a, b))
+    return bool(Analyzer().can_prove(a == b))
 
 
 def span(extent: Extent, lanes: int, body: Body) -> Stmt:

@@ -10,6 +10,7 @@ norm, sums and means over the last axis.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tvm.ir import Expr, Var
@@ -231,24 +232,28 @@ def _fold_row(stage: Stage, value: Expr, put, target: CpuTarget) -> Stmt:  # typ
         return loops.seq(*parts)
 
     clear = loops.vectors(width, lanes, lambda v: loops.store(partial, init, [v]))
-    gather: list[Stmt] = []
-    half = width
-    while half > 1:
-        half //= 2
-        step = half
-        gather.append(
-            loops.vectors(
-                step,
-                lanes,
-                lambda v, step=step: loops.store(
-                    partial, combine(partial[v], partial[v + step]), [v]
-                ),
-            )
-        )
     return loops.seq(
         loops.allocate(partial),
         clear,
         over(outer, {}),
-        *gather,
+        folded(partial, width, lanes, combine),
         put(partial[loops.const(0)]),
     )
+
+
+def folded(partial: Var, width: int, lanes: int, combine: Callable[[Expr, Expr], Expr]) -> Stmt:
+    """Fold ``partial [width]`` into its first element, halving; ``width`` is a power of two."""
+    parts: list[Stmt] = []
+    step = width
+    while step > 1:
+        step //= 2
+        parts.append(
+            loops.vectors(
+                step,
+                lanes,
+                lambda v, step=step: loops.store(  # type: ignore[misc]
+                    partial, combine(partial[v], partial[v + step]), [v]
+                ),
+            )
+        )
+    return loops.seq(*parts)

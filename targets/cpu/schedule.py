@@ -1,5 +1,6 @@
 """The default schedule of a CPU kernel: rules tried in order on each stage of it.
 
+0. ``attention``  the whole kernel, known by its attribute
 1. ``rows``   stages that reduce trailing axes and work row by row (softmax, norms)
 2. ``tiles``  a reduction with a contiguous column axis, and the store after it
 3. ``folds``  any other reduction: one element at a time, elements in parallel
@@ -11,16 +12,14 @@ outermost independent one run in parallel.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import tvm_ffi
 from tvm import tirx
 from tvm.ir import Expr, Var
-from tvm.tirx import For, ForKind, Stmt
+from tvm.s_tir import SBlock, SBlockRealize
+from tvm.tirx import For, ForKind, SeqStmt, Stmt
 
 from ..target import CpuTarget
-from . import loops, maps, rows, tiles
-from .stages import Program, Stage, inlined, loads_of, read_program
+from . import attention, loops, maps, rows, tiles
+from .stages import Program, Stage, inlined, loads_of, read_program, walk
 from .vector_math import vectorized_math
 
 SCHEDULED = "burnish.scheduled"
@@ -32,9 +31,12 @@ def schedule(func: tirx.PrimFunc, target: CpuTarget) -> tirx.PrimFunc:
     attrs = dict(func.attrs.items()) if func.attrs is not None else {}
     if SCHEDULED in attrs:
         return vectorized_math(func)
+    fused = attention.emit(func, target)
+    if fused is not None:
+        return vectorized_math(fused).with_attr(SCHEDULED, True)
     program = read_program(func)
     if program is None:
-        return vectorized_math(func)
+        return vectorized_math(parallelized(func))
     program = inlined(program)
     body = _emit(program, target)
     attrs = {str(k): v for k, v in attrs.items()}
@@ -116,3 +118,47 @@ def _epilogue(program: Program, position: int) -> Stage | None:
         return None
     following = program.stages[position + 1]
     return following if readers[0] is following and loads_of(following.value, stage.out) else None
+
+
+def parallelized(func: tirx.PrimFunc) -> tirx.PrimFunc:
+    """The outermost independent loop of each nest of ``func`` run in parallel.
+
+    Only loops that every block below binds to a spatial axis are independent.
+    """
+    body = func.body
+    if not isinstance(body, SBlockRealize):
+        return func
+    root = body.block
+    nests = list(root.body.seq) if isinstance(root.body, SeqStmt) else [root.body]
+    new = [_parallel_nest(nest) for nest in nests]
+    block = SBlock(
+        root.iter_vars,
+        root.reads,
+        root.writes,
+        root.name_hint,
+        SeqStmt(new) if len(new) > 1 else new[0],
+        root.init,
+        root.alloc_buffers,
+        root.match_buffers,
+        root.annotations,
+    )
+    return func.with_body(SBlockRealize(body.iter_values, body.predicate, block))
+
+
+def _parallel_nest(nest: Stmt) -> Stmt:
+    if not isinstance(nest, For) or nest.kind != ForKind.SERIAL or loops.as_int(nest.extent) == 1:
+        return nest
+    inner = nest.body
+    while isinstance(inner, For):
+        inner = inner.body
+    if not isinstance(inner, SBlockRealize):
+        return nest
+    bound = [
+        iv.iter_type
+        for iv, value in zip(inner.block.iter_vars, inner.iter_values, strict=True)
+        if value.same_as(nest.loop_var)
+    ]
+    uses = [v for value in inner.iter_values for v in walk(value, Var) if v.same_as(nest.loop_var)]
+    if bound != [0] or len(uses) != 1:
+        return nest
+    return For(nest.loop_var, nest.min, nest.extent, ForKind.PARALLEL, nest.body)

@@ -17,6 +17,7 @@ from tvm import tirx
 from tvm.ir import Call, Expr, TensorLoad, Var
 from tvm.ir.prim import Add, Max, Min, Mul, Select, expr_deep_equal
 from tvm.s_tir import SBlockRealize
+from tvm.sym import Analyzer
 from tvm.tirx import BufferStore, For, SeqStmt
 
 from . import loops
@@ -257,7 +258,7 @@ def inlined(program: Program) -> Program:
 
 def simplified(value: Any, bounds: dict[Var, tuple[Any, Any]] | None = None) -> Any:
     """``value`` simplified, loop variables bound to ``[low, high)``."""
-    analyzer = tvm.arith.Analyzer()
+    analyzer = Analyzer()
     for var, (low, high) in (bounds or {}).items():
         analyzer.bind(var, tvm.ir.Range(low, high))
     return analyzer.simplify(value)

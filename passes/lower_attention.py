@@ -1,0 +1,124 @@
+"""Lower attention to one kernel that never writes the score matrix out whole."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import tvm
+from tvm import relax, te, tirx
+from tvm.ir import Expr
+from tvm.relax.expr_functor import PyExprMutator, mutator
+
+ATTENTION = "burnish.attention"
+"""Attribute of the kernel: ``causal`` (0, 1 = top left, 2 = bottom right) and ``bias`` (0, 1)."""
+_OPAQUE = 8
+_CAUSAL = {"": 0, "None": 0, "TopLeft": 1, "BottomRight": 2}
+
+
+@tvm.transform.module_pass(opt_level=0, name="LowerAttention")
+@dataclass(frozen=True)
+class LowerAttention:
+    """Replace ``R.nn.attention`` and ``R.nn.attention_bias`` in float32 by one kernel each.
+
+    The kernel's body is the plain definition (scores, softmax, weighted sum), which any target
+    can schedule; its attribute tells a target with a fused form what it is. Windowed attention
+    is left alone.
+    """
+
+    def transform_module(self, mod: tvm.IRModule, _ctx: object) -> tvm.IRModule:
+        rewriter = _Rewriter(mod)
+        for var, func in mod.functions.items():
+            if isinstance(func, relax.Function):
+                rewriter.builder_.update_func(var, rewriter.visit_expr(func))
+        new = rewriter.builder_.get()
+        return tvm.IRModule(dict(new.functions.items()), attrs=mod.attrs, global_infos=mod.global_infos)
+
+
+@mutator
+class _Rewriter(PyExprMutator):
+    def visit_call_(self, call: relax.Call) -> relax.Expr:  # type: ignore[override]
+        call = super().visit_call_(call)
+        name = call.op.name if isinstance(call.op, tvm.ir.Op) else ""
+        if name not in ("relax.nn.attention", "relax.nn.attention_bias"):
+            return call
+        attrs = call.attrs
+        causal = _CAUSAL.get(str(attrs.causal_mask) if attrs.causal_mask is not None else "")
+        if causal is None or attrs.window_size is not None:
+            return call
+        if any(str(arg.ty.dtype) != "float32" for arg in call.args):
+            return call
+        depth = call.args[0].ty.shape[3]
+        scale = attrs.scale.value if attrs.scale is not None else 1 / math.sqrt(int(depth))
+        return self.builder_.call_te(
+            attention(float(scale), causal),
+            *call.args,
+            primfunc_name_hint="attention",
+            primfunc_attrs={
+                "op_pattern": _OPAQUE,
+                ATTENTION: {
+                    "scale": float(scale),
+                    "causal": causal,
+                    "bias": int(len(call.args) == 4),
+                },
+            },
+        )
+
+
+def attention(scale: float, causal: int) -> Any:
+    """``q [B, M, H, D], k [B, N, H, D], v [B, N, H, E](, bias to [B, H, M, N]) -> [B, M, H, E]``."""
+
+    def make(q: te.Tensor, k: te.Tensor, v: te.Tensor, *bias: te.Tensor) -> te.Tensor:
+        b, m, h, d = q.shape
+        n = k.shape[1]
+        step = te.reduce_axis((0, d), "d")
+        dots = te.compute(
+            (b, h, m, n),
+            lambda i, j, y, x: te.sum(q(i, y, j, step) * k(i, x, j, step), axis=step),
+            name="dots",
+        )
+
+        def score(i: Any, j: Any, y: Any, x: Any) -> Expr:
+            value = dots(i, j, y, x) * tirx.const(scale, "float32")
+            if bias:
+                value = value + bias[0](*broadcast(bias[0].shape, (i, j, y, x)))
+            if causal:
+                last = y if causal == 1 else y + (n - m)
+                value = tirx.Select(x <= last, value, tirx.min_value("float32"))
+            return value
+
+        scores = te.compute((b, h, m, n), score, name="scores")
+        t = te.reduce_axis((0, n), "t")
+        top = te.compute(
+            (b, h, m), lambda i, j, y: te.max(scores(i, j, y, t), axis=t), name="top"
+        )
+        power = te.compute(
+            (b, h, m, n),
+            lambda i, j, y, x: tirx.exp(scores(i, j, y, x) - top(i, j, y)),
+            name="power",
+        )
+        s = te.reduce_axis((0, n), "s")
+        total = te.compute(
+            (b, h, m), lambda i, j, y: te.sum(power(i, j, y, s), axis=s), name="total"
+        )
+        u = te.reduce_axis((0, n), "u")
+        mixed = te.compute(
+            (b, m, h, v.shape[3]),
+            lambda i, y, j, e: te.sum(power(i, j, y, u) * v(i, u, j, e), axis=u),
+            name="mixed",
+        )
+        return te.compute(
+            mixed.shape, lambda i, y, j, e: mixed(i, y, j, e) / total(i, j, y), name="attention"
+        )
+
+    return make
+
+
+def broadcast(shape: Any, at: tuple[Any, ...]) -> list[Any]:
+    """Indices into ``shape`` for an element ``at`` of what it is broadcast to."""
+    return [0 if _is_one(extent) else index for extent, index in zip(shape, at, strict=True)]
+
+
+def _is_one(extent: Any) -> bool:
+    return isinstance(extent, tirx.IntImm) and int(extent.value) == 1

@@ -1,0 +1,243 @@
+"""Lower matmul, convolution and look-up on weights to kernels that read them packed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import tvm
+import tvm_ffi
+from tvm import relax, te
+from tvm.relax.expr_functor import PyExprMutator, mutator
+
+from burnish.passes import kernels, packed
+from burnish.passes.consumers import bindings
+from burnish.passes.params import (
+    NUM_INPUT,
+    get_params,
+    num_inputs,
+    weight_vars,
+    with_main,
+    with_params,
+)
+from burnish.passes.weight_views import WeightView, weight_views
+
+_OUT_FUSABLE = 4
+
+
+@tvm.transform.module_pass(opt_level=0, name="PackWeights")
+@dataclass(frozen=True)
+class PackWeights:
+    """Store each weight as its kernel reads it, and make the kernels.
+
+    1. ``matmul(x, w)`` with a two-dimensional weight: a packed GEMM over the last axis of ``x``.
+    2. ``conv2d(x, w)`` in NHWC: a direct convolution, groups in blocks of output channels.
+    3. ``conv2d`` with one input channel a group: a depthwise convolution, weights ``[H, W, C]``.
+    4. ``take(w, i)`` on rows of a weight that rule 1 packs reads the packed form, so that a tied
+       embedding is stored once.
+
+    A weight keeps its name; one that is also read plainly keeps both forms, the packed one as
+    ``name~packed``. ``lanes`` is the vector width of the target in float32.
+    """
+
+    lanes: int
+
+    def transform_module(self, mod: tvm.IRModule, _ctx: object) -> tvm.IRModule:
+        rewriter = _Rewriter(mod, self.lanes)
+        main = rewriter.visit_expr(mod["main"])
+        return rewriter.finish(main)
+
+
+@mutator
+class _Rewriter(PyExprMutator):
+    def __init__(self, mod: tvm.IRModule, lanes: int) -> None:
+        super().__init__(mod)
+        self.mod = mod
+        self.lanes = lanes
+        self.views = weight_views(mod)
+        self.values = get_params(mod)
+        self.packed: dict[tuple[str, str], tuple[packed.PackedWeight, list[relax.Var]]] = {}
+        self.added: dict[str, tuple[relax.Var, np.ndarray]] = {}
+
+    def visit_call_(self, call: relax.Call) -> relax.Expr:  # type: ignore[override]
+        name = call.op.name if isinstance(call.op, tvm.ir.Op) else ""
+        lowered: relax.Expr | None = None
+        if name == "relax.matmul":
+            lowered = self._matmul(call)
+        elif name == "relax.nn.conv2d":
+            lowered = self._conv2d(call)
+        elif name == "relax.take":
+            lowered = self._take(call)
+        return super().visit_call_(call) if lowered is None else lowered
+
+    def _view(self, expr: relax.Expr) -> WeightView | None:
+        return self.views.get(expr) if isinstance(expr, relax.Var) else None
+
+    def _pack(
+        self, view: WeightView, form: str, make: Callable[[int], packed.PackedWeight], width: int
+    ) -> tuple[packed.PackedWeight, list[relax.Var]]:
+        key = (view.name, f"{form}:{view.axes}")
+        if key not in self.packed:
+            weight = make(width)
+            taken = {name for (name, _form) in self.packed}
+            base = view.name if view.name not in taken else f"{view.name}~{len(self.packed)}"
+            variables = []
+            for suffix, array in weight.arrays.items():
+                variable = relax.Var(
+                    base + suffix, relax.TensorType(list(array.shape), str(array.dtype))
+                )
+                self.added[base + suffix] = (variable, array)
+                variables.append(variable)
+            self.packed[key] = (weight, variables)
+        return self.packed[key]
+
+    def _make(self, view: WeightView) -> Callable[[int], packed.PackedWeight]:
+        if view.codes is not None:
+            return lambda width: packed.pack_quantized(view.quantized(), width)
+        return lambda width: packed.pack_dense(view.array(), width)
+
+    def _matmul(self, call: relax.Call) -> relax.Expr | None:
+        view = self._view(call.args[1])
+        x = call.args[0]
+        if view is None or len(view.shape) != 2 or x.ty.ndim < 1 or str(x.ty.dtype) != "float32":
+            return None
+        if not _is_float32(view):
+            return None
+        by_channel = view.transposed((1, 0))
+        width = packed.choose_width(by_channel.shape[0], self.lanes)
+        weight, variables = self._pack(by_channel, "gemm", self._make(by_channel), width)
+
+        return self._call(kernels.gemm(weight), self.visit_expr(x), variables, "gemm")
+
+    def _call(
+        self, make: Callable[..., te.Tensor], x: relax.Expr, weights: list[relax.Var], name: str
+    ) -> relax.Expr:
+        return self.builder_.call_te(
+            make,
+            x,
+            *weights,
+            primfunc_name_hint=name,
+            primfunc_attrs={"op_pattern": _OUT_FUSABLE},
+        )
+
+    def _conv2d(self, call: relax.Call) -> relax.Expr | None:
+        view, attrs = self._view(call.args[1]), call.attrs
+        x = call.args[0]
+        if view is None or not _is_float32(view) or str(x.ty.dtype) != "float32":
+            return None
+        if (str(attrs.data_layout), str(attrs.kernel_layout)) != ("NHWC", "OHWI"):
+            return None
+        channels, kh, kw, depth = view.shape
+        groups = int(attrs.groups)
+        window = kernels.Window.of(attrs, (kh, kw))
+        if groups > 1 and depth == 1 and channels == groups and view.codes is None:
+            return self._depthwise(view, x, window)
+        per_group = channels // groups
+        width = packed.choose_width(per_group, self.lanes)
+        if groups > 1 and per_group % width:
+            return None
+        weight, variables = self._pack(view, "conv", self._make(view), width)
+        make = kernels.conv2d(weight, window, groups)
+        return self._call(make, self.visit_expr(x), variables, "conv2d")
+
+    def _depthwise(self, view: WeightView, x: relax.Expr, window: kernels.Window) -> relax.Expr:
+        def make(_width: int) -> packed.PackedWeight:
+            array = np.ascontiguousarray(view.array()[..., 0].transpose(1, 2, 0))
+            return packed.PackedWeight({"": array}, 1, view.shape[0], 1, 1, lambda *_: None)
+
+        _weight, variables = self._pack(view, "depthwise", make, 1)
+        return self._call(kernels.depthwise(window), self.visit_expr(x), variables, "depthwise")
+
+    def _take(self, call: relax.Call) -> relax.Expr | None:
+        """Rule 4."""
+        view = self._view(call.args[0])
+        axis = call.attrs.axis
+        if view is None or axis is None or int(axis) != 0 or len(view.shape) != 2:
+            return None
+        if not _is_float32(view) or not self._feeds_matmul(view):
+            return None
+        width = packed.choose_width(view.shape[0], self.lanes)
+        weight, variables = self._pack(view, "gemm", self._make(view), width)
+        return self.builder_.call_te(
+            kernels.take(weight),
+            self.visit_expr(call.args[1]),
+            *variables,
+            primfunc_name_hint="take",
+        )
+
+    def _feeds_matmul(self, view: WeightView) -> bool:
+        """Whether the same weight is also the right side of a matmul, transposed."""
+        for binding in bindings(self.mod["main"]):
+            value = binding.value
+            if (
+                isinstance(value, relax.Call)
+                and isinstance(value.op, tvm.ir.Op)
+                and value.op.name == "relax.matmul"
+            ):
+                other = self._view(value.args[1])
+                if other is not None and other.name == view.name and other.axes == (1, 0):
+                    return True
+        return False
+
+    def finish(self, main: relax.Function) -> tvm.IRModule:
+        """The module with packed weights in place of those nothing reads any more."""
+        mod = self.builder_.get()
+        main = relax.Function(
+            [*main.params, *(var for var, _array in self.added.values())],
+            main.body,
+            main.ret_ty,
+            main.is_pure,
+            main.attrs,
+        )
+        functions = {gv: f for gv, f in mod.functions.items() if gv.name_hint != "main"}
+        whole = tvm.IRModule(functions, attrs=self.mod.attrs, global_infos=self.mod.global_infos)
+        whole["main"] = main
+        whole = relax.transform.DeadCodeElimination(["main"])(whole)
+        return _renamed(whole, num_inputs(self.mod), self.values, self.added)
+
+
+def _renamed(
+    mod: tvm.IRModule,
+    inputs: int,
+    values: dict[str, tvm.runtime.Tensor],
+    added: dict[str, tuple[relax.Var, np.ndarray]],
+) -> tvm.IRModule:
+    """Drop weights nothing reads; a packed weight takes its plain form's place and name."""
+    main = mod["main"]
+    used = {var for var in relax.analysis.free_vars(main.body)}
+    packed_vars = {var for var, _array in added.values()}
+    params: dict[str, tvm.runtime.Tensor | np.ndarray] = {}
+    kept = []
+    plain = {v.name for v in list(main.params)[inputs:] if v in used and v not in packed_vars}
+    mapping: dict[relax.Var, relax.Var] = {}
+    for var in list(main.params)[inputs:]:
+        if var not in used:
+            continue
+        if var in packed_vars:
+            name = f"{var.name}~packed" if var.name in plain else var.name
+            new = var if name == var.name else relax.Var(name, var.ty)
+            if new is not var:
+                mapping[var] = new
+            params[name] = added[var.name][1]
+            kept.append(new)
+        else:
+            params[var.name] = values[var.name]
+            kept.append(var)
+    body = (
+        tvm_ffi.structural_map(main.body, [(relax.Var, lambda v: mapping.get(v, v))])
+        if mapping
+        else main.body
+    )
+    attrs = dict(main.attrs.items()) if main.attrs is not None else {}
+    attrs[NUM_INPUT] = inputs
+    main = relax.Function([*list(main.params)[:inputs], *kept], body, main.ret_ty, main.is_pure)
+    for key, value in attrs.items():
+        main = main.with_attr(key, value)
+    return with_params(with_main(mod, main), params)
+
+
+def _is_float32(view: WeightView) -> bool:
+    if view.codes is not None:
+        return view.codes.dtype == "float32"
+    return view.dense is not None and str(view.dense.dtype) == "float32"

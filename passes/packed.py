@@ -1,0 +1,152 @@
+"""Weights in the layout a register-tiled kernel reads: numbers and their expressions.
+
+A weight seen as ``[N, *outer, K]`` (output channels, kernel window, input channels) is stored as
+
+    float32            [ceil(N / NB), *outer, K, NB]
+    8-bit codes        the same, one byte an element
+    narrower codes     [ceil(N / NB), *outer, ceil(K / per), NB] words of ``per = 32 // bits``
+                       codes along K, the first in the lowest bits
+
+with zeros (codes equal to the zero point) where ``N`` or ``K`` is filled up, so that a kernel
+streams it once, in order, a whole vector at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from tvm import te, tirx
+from tvm.ir import Expr
+
+from burnish.passes.qparams import QuantizedWeight, codes_per_word, pack_bits, symmetric_zero_point
+
+
+@dataclass(frozen=True)
+class PackedWeight:
+    """Arrays of a packed weight by name suffix (``""``, ``".scale"``, ``".zero_point"``), and how to read it.
+
+    ``per`` codes share a storage element along ``K``. ``value(tensors, block, outer, element,
+    code, lane)`` is the weight at code ``code`` of element ``element``; ``scale(tensors, n)``,
+    if any, multiplies the finished sum of channel ``n``.
+    """
+
+    arrays: dict[str, np.ndarray]
+    width: int
+    channels: int
+    depth: int
+    per: int
+    value: Callable[..., Expr]
+    scale: Callable[..., Expr] | None = None
+
+
+def choose_width(channels: int, lanes: int, rows: int | None = None) -> int:
+    """``NB``: up to four vectors, less where the filling would cost over a tenth."""
+    candidates = [v * lanes for v in (4, 3, 2, 1)]
+    padded = {nb: -(-channels // nb) * nb for nb in candidates}
+    least = min(padded.values())
+    if rows == 1:
+        candidates = candidates[:1] + candidates[1:]
+    return next(nb for nb in candidates if padded[nb] <= least * 1.1)
+
+
+def _blocks(array: np.ndarray, width: int, fill: np.ndarray | float = 0.0) -> np.ndarray:
+    """[N, ...] -> [ceil(N / width), ..., width]."""
+    channels = array.shape[0]
+    blocks = -(-channels // width)
+    if blocks * width != channels:
+        padded = np.empty((blocks * width, *array.shape[1:]), array.dtype)
+        padded[:channels] = array
+        padded[channels:] = fill
+        array = padded
+    array = array.reshape(blocks, width, *array.shape[1:])
+    return np.ascontiguousarray(np.moveaxis(array, 1, -1))
+
+
+def pack_dense(weight: np.ndarray, width: int) -> PackedWeight:
+    """[N, *outer, K] float -> packed."""
+
+    def value(
+        tensors: Sequence[te.Tensor],
+        block: Expr,
+        outer: Sequence[Expr],
+        element: Expr,
+        _code: int | Expr,
+        lane: Expr,
+    ) -> Expr:
+        return tensors[0](block, *outer, element, lane)
+
+    return PackedWeight(
+        {"": _blocks(weight, width)}, width, weight.shape[0], weight.shape[-1], 1, value
+    )
+
+
+def pack_quantized(weight: QuantizedWeight, width: int) -> PackedWeight:
+    """Codes [N, *outer, K] -> packed, dequantized in registers.
+
+    One scale a channel multiplies the finished sum; scales that change along ``K`` multiply
+    each weight.
+    """
+    channels, *outer_shape, depth = weight.shape
+    bits, symmetric = weight.bits, weight.symmetric
+    groups = weight.scale.shape[-1]
+    group = depth // groups
+    per = 1 if bits == 8 else codes_per_word(bits)
+    zero = weight.per_weight(weight.zero_point)
+    codes = weight.codes
+    if per > 1:
+        filling = -depth % per
+        if filling:
+            last = np.repeat(zero[..., -1:], filling, axis=-1).astype(codes.dtype)
+            codes = np.concatenate([codes, last], axis=-1)
+        words = pack_bits(codes.reshape(-1, codes.shape[-1]), bits)
+        codes = words.reshape(channels, *outer_shape, -1)
+    arrays = {"": _blocks(codes, width)}
+    per_channel = groups == 1
+    scales = np.broadcast_to(
+        weight.scale.reshape(weight.scale.shape[0], -1, groups)[:, 0, :], (channels, groups)
+    ).astype(np.float32)
+    names = [""]
+    if per_channel:
+        arrays[".scale"] = np.ascontiguousarray(scales[:, 0])
+    else:
+        arrays[".scale"] = _blocks(scales, width)
+    names.append(".scale")
+    if not symmetric:
+        zeros = np.broadcast_to(
+            weight.zero_point.reshape(weight.zero_point.shape[0], -1, groups)[:, 0, :],
+            (channels, groups),
+        )
+        arrays[".zero_point"] = _blocks(np.ascontiguousarray(zeros), width)
+        names.append(".zero_point")
+
+    def value(
+        tensors: Sequence[te.Tensor],
+        block: Expr,
+        outer: Sequence[Expr],
+        element: Expr,
+        code: Expr,
+        lane: Expr,
+    ) -> Expr:
+        stored = tensors[0](block, *outer, element, lane)
+        position = element
+        if per > 1:
+            shift = code.astype("uint32") * tirx.const(bits, "uint32")
+            mask = tirx.const(2**bits - 1, "uint32")
+            stored = ((stored >> shift) & mask).astype("int32")
+            position = element * per + code
+        if not per_channel and depth % per:
+            position = tirx.min(position, depth - 1)
+        at_group: Expr | int = 0 if groups == 1 else tirx.floordiv(position, group)
+        number = stored.astype("float32")
+        if not symmetric:
+            number = number - tensors[2](block, at_group, lane).astype("float32")
+        elif bits != 8:
+            number = number - tirx.const(symmetric_zero_point(bits), "float32")
+        return number if per_channel else number * tensors[1](block, at_group, lane)
+
+    def scale(tensors: Sequence[te.Tensor], channel: Expr) -> Expr:
+        return tensors[1](channel)
+
+    return PackedWeight(arrays, width, channels, depth, per, value, scale if per_channel else None)
