@@ -1,1 +1,99 @@
+"""Reading a model: torch.nn.Module, ExportedProgram, ONNX, or a file -> named-weight IR."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import tvm
+
+from burnish.compiler.errors import ImportModelError
+from burnish.compiler.importers.files import load_file
+from burnish.compiler.signature import Signature
+
+if TYPE_CHECKING:
+    import onnx
+    import torch
+
+
+@dataclass(frozen=True)
+class ImportedModel:
+    """A model as read, before any pass.
+
+    ``mod`` keeps the convention of :mod:`burnish.passes.params`; ``main`` returns a tuple of the
+    tensors in ``signature.outputs``. ``source_hash`` is the sha256 of the model's content,
+    ``kind`` is ``"torch"`` or ``"onnx"``, and ``source`` the model object that was read (loaded,
+    where a path was given): the baseline to compare with.
+    """
+
+    mod: tvm.IRModule
+    signature: Signature
+    source_hash: str
+    kind: str
+    source: Any = field(repr=False)
+
+    @property
+    def baseline_model(self) -> Any:
+        """The model object to run as the baseline."""
+        return self.source
+
+
+def import_model(
+    model: torch.nn.Module | torch.export.ExportedProgram | onnx.ModelProto | str | Any,
+    example_inputs: Any = None,
+    *,
+    dynamic: Mapping[str, Any] | None = None,
+    fold: bool = True,
+) -> ImportedModel:
+    """Read a model.
+
+    ``model`` is a ``torch.nn.Module``, a ``torch.export.ExportedProgram``, an
+    ``onnx.ModelProto``, or the path of an ``.onnx`` or ``.pt2`` file.
+
+    ``example_inputs`` is what the model is called with: a tuple of positional arguments, or a
+    mapping of keyword arguments. A module needs it; an ONNX model needs it only for inputs whose
+    declared sizes are open and not dynamic. A plain Python number or None among them becomes a
+    constant of the imported model.
+
+    ``dynamic`` leaves sizes open: ``{"input_ids": {0: "batch", 1: "seq"}}``. One name is one
+    size. For torch models ``torch.export.Dim`` objects may stand for names.
+
+    ``fold=False`` switches off the pre-pass over ONNX models that fixes sizes and folds constants
+    with ONNX Runtime.
+
+    Raises :class:`~burnish.compiler.errors.ImportModelError`, or its subclass
+    :class:`~burnish.compiler.errors.UnsupportedOperatorError` with every unsupported operator.
+    """
+    if isinstance(model, (str, bytes)) or hasattr(model, "__fspath__"):
+        loaded = load_file(model)
+    else:
+        loaded = model
+    kind = _kind(loaded)
+    if kind == "torch":
+        from burnish.compiler.importers.pytorch import import_torch
+
+        mod, signature, digest = import_torch(loaded, example_inputs, dynamic)
+    else:
+        from burnish.compiler.importers.onnx_model import import_onnx
+
+        mod, signature, digest = import_onnx(loaded, example_inputs, dynamic, fold=fold)
+    return ImportedModel(mod, signature, digest, kind, loaded)
+
+
+def _kind(model: Any) -> str:
+    roots = {base.__module__.partition(".")[0] for base in type(model).__mro__}
+    if "torch" in roots:
+        import torch
+
+        if isinstance(model, torch.nn.Module | torch.export.ExportedProgram):
+            return "torch"
+    if type(model).__name__ == "ModelProto":
+        return "onnx"
+    raise ImportModelError(
+        f"cannot import {type(model).__name__}: give a torch.nn.Module, a torch.export."
+        "ExportedProgram, an onnx.ModelProto, or the path of an .onnx or .pt2 file"
+    )
+
+
+__all__ = ["ImportedModel", "import_model"]

@@ -1,0 +1,168 @@
+"""PyTorch models: nn.Module or ExportedProgram -> module, signature, content hash."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import tvm
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, OutputKind, TensorArgument
+from torch.utils import _pytree as pytree
+
+from burnish.compiler import trees
+from burnish.compiler.errors import ImportModelError
+from burnish.compiler.importers.memory import check_memory
+from burnish.compiler.importers.symbols import SymbolTable
+from burnish.compiler.importers.tensors import to_numpy, to_tvm, torch_dtype
+from burnish.compiler.importers.tidy import drop_unused_weights
+from burnish.compiler.importers.torch_export import decompose, export
+from burnish.compiler.importers.torch_relax import Translator
+from burnish.compiler.signature import Signature, TensorSpec
+from burnish.passes.params import with_params
+
+
+def import_torch(
+    model: torch.nn.Module | ExportedProgram,
+    example_inputs: Any,
+    dynamic: Mapping[str, Any] | None,
+) -> tuple[tvm.IRModule, Signature, str]:
+    """Module under the IR convention, signature and content hash of a torch model.
+
+    Raises :class:`ImportModelError` with what is wrong and what to do.
+    """
+    if isinstance(model, ExportedProgram):
+        if dynamic:
+            raise ImportModelError(
+                "an ExportedProgram has its dynamic sizes fixed: pass dynamic_shapes to "
+                "torch.export.export, or import the nn.Module with dynamic=..."
+            )
+        program, names = model, None
+    else:
+        held = {id(t): t.nbytes for t in [*model.parameters(), *model.buffers()]}
+        check_memory(sum(held.values()), copies=2)
+        program, names = export(model, example_inputs, dynamic)
+    _refuse_state(program)
+    program = decompose(program)
+    symbols = _symbols(program, names, dynamic or {})
+    mod, weights = Translator(program, symbols).translate()
+    signature = _signature(program, names, symbols)
+    mod = with_params(mod, {name: to_tvm(tensor) for name, tensor in weights.items()})
+    return drop_unused_weights(mod), signature, _content_hash(program)
+
+
+def _refuse_state(program: ExportedProgram) -> None:
+    """A model that writes to its buffers or inputs has state that a compiled one has not."""
+    for spec in program.graph_signature.output_specs:
+        if spec.kind in (OutputKind.BUFFER_MUTATION, OutputKind.USER_INPUT_MUTATION):
+            what = "buffer" if spec.kind is OutputKind.BUFFER_MUTATION else "input"
+            raise ImportModelError(
+                f"the model writes to its {what} {spec.target!r} in forward, and a compiled model "
+                "keeps no state: return the new value as an output instead"
+                + (", and call model.eval() if it is in training mode" * (what == "buffer"))
+            )
+
+
+def _argument_nodes(
+    program: ExportedProgram, names: list[str] | None
+) -> list[tuple[str, Any, list[Any]]]:
+    """(name, structure of :class:`trees.Leaf` and constants, its input specs) per argument."""
+    specs = [s for s in program.graph_signature.input_specs if s.kind is InputKind.USER_INPUT]
+    leaves: list[Any] = []
+    count = 0
+    for spec in specs:
+        if isinstance(spec.arg, TensorArgument):
+            leaves.append(trees.Leaf(count))
+            count += 1
+        elif hasattr(spec.arg, "value"):
+            leaves.append(spec.arg.value)
+        else:
+            raise ImportModelError(
+                f"input {spec.arg.name!r} is a symbolic number: give it as a tensor or a constant"
+            )
+    args, kwargs = pytree.tree_unflatten(leaves, program.call_spec.in_spec)
+    values = [*args, *kwargs.values()]
+    if names is None:
+        names = [_top_name(value, specs, leaves) for value in args] + list(kwargs)
+    return [(name, value, []) for name, value in zip(names, values, strict=True)]
+
+
+def _top_name(value: Any, specs: list[Any], leaves: list[Any]) -> str:
+    """The forward() name of an argument of a ready-made program, from its first placeholder."""
+    first = next((leaf for leaf in pytree.tree_leaves(value)), value)
+    for spec, leaf in zip(specs, leaves, strict=True):
+        if leaf is first or leaf == first:
+            return str(spec.arg.name)
+    return "input"
+
+
+def _signature(
+    program: ExportedProgram, names: list[str] | None, symbols: SymbolTable
+) -> Signature:
+    nodes = {node.name: node for node in program.graph.nodes}
+
+    def spec_of(name: str, shown: str) -> TensorSpec:
+        value = nodes[name].meta["val"]
+        shape = tuple(symbols.text(n) for n in value.shape)
+        return TensorSpec(shown, shape, torch_dtype(value.dtype))
+
+    inputs = [
+        spec_of(s.arg.name, s.arg.name)
+        for s in program.graph_signature.input_specs
+        if s.kind is InputKind.USER_INPUT and isinstance(s.arg, TensorArgument)
+    ]
+    leaves: list[Any] = []
+    outputs: list[TensorSpec] = []
+    for spec in program.graph_signature.output_specs:
+        if isinstance(spec.arg, TensorArgument):
+            leaves.append(trees.Leaf(len(outputs)))
+            outputs.append(spec_of(spec.arg.name, spec.arg.name))
+        elif hasattr(spec.arg, "value"):
+            leaves.append(spec.arg.value)
+        else:
+            raise ImportModelError(f"output {spec.arg.name!r} is a symbolic number, no tensor")
+    try:
+        arguments = tuple(
+            (name, trees.encode(value)) for name, value, _ in _argument_nodes(program, names)
+        )
+        tree = trees.encode(pytree.tree_unflatten(leaves, program.call_spec.out_spec))
+    except TypeError as error:
+        raise ImportModelError(f"inputs or outputs cannot be described: {error}") from error
+    return Signature(tuple(inputs), tuple(outputs), arguments, tree, symbols.limits())
+
+
+def _symbols(
+    program: ExportedProgram, names: list[str] | None, dynamic: Mapping[str, Any]
+) -> SymbolTable:
+    """The table under the names that ``dynamic`` gives to sizes of plain tensor arguments."""
+    ranges: dict[str, tuple[int, int | None]] = {}
+    for symbol, limits in program.range_constraints.items():
+        upper = str(limits.upper)
+        ranges[str(symbol)] = (int(limits.lower), int(upper) if upper.isdigit() else None)
+    chosen: dict[str, str] = {}
+    placeholders = {n.name: n for n in program.graph.nodes if n.op == "placeholder"}
+    for name in names or []:
+        spec, node = dynamic.get(name), placeholders.get(name)
+        value = node.meta.get("val") if node is not None else None
+        if spec is None or not isinstance(value, torch.Tensor):
+            continue
+        for axis, dim in spec.items() if isinstance(spec, Mapping) else enumerate(spec):
+            label = dim if isinstance(dim, str) else getattr(dim, "__name__", None)
+            size = value.shape[axis] if dim is not None else None
+            if label and isinstance(size, torch.SymInt) and size.node.expr.is_symbol:
+                chosen[str(size.node.expr)] = label
+    used = {s: r for s, r in ranges.items() if s.isidentifier()}
+    return SymbolTable(chosen, used)
+
+
+def _content_hash(program: ExportedProgram) -> str:
+    """sha256 over the graph's text and every tensor's name, dtype, shape and bytes."""
+    digest = hashlib.sha256(str(program.graph).encode())
+    tensors = {**program.state_dict, **program.constants}
+    for name, tensor in tensors.items():
+        if isinstance(tensor, torch.Tensor):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(to_numpy(tensor).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,130 @@
+"""Symbolic sizes: torch's symbols -> TVM variables under the user's names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sympy
+import torch
+from tvm import relax, tirx
+from tvm.sym import Analyzer
+
+from burnish.compiler.errors import ImportModelError
+
+_INT64 = "int64"
+
+
+class SymbolTable:
+    """Sizes of one exported program.
+
+    ``names`` maps torch's symbol (``s23``) to the user's name; others keep torch's.
+    ``ranges`` maps torch's symbol to its limits.
+    """
+
+    def __init__(
+        self, names: Mapping[str, str], ranges: Mapping[str, tuple[int, int | None]]
+    ) -> None:
+        self.names = dict(names)
+        self.ranges = dict(ranges)
+        self.variables: dict[str, tirx.Var] = {}
+        self.analyzer = Analyzer()
+
+    def name(self, symbol: str) -> str:
+        """The user's name for one of torch's symbols."""
+        return self.names.get(symbol, symbol)
+
+    def text(self, size: int | torch.SymInt) -> int | str:
+        """A size as the signature writes it."""
+        expr = _expression(size)
+        if expr is None:
+            return int(size)
+        renamed = expr.subs({s: sympy.Symbol(self.name(str(s))) for s in expr.free_symbols})
+        return str(renamed)
+
+    def size(self, size: int | torch.SymInt) -> Any:
+        """A size as Relax writes it: an int, or an expression of int64 variables."""
+        expr = _expression(size)
+        return int(size) if expr is None else self._convert(expr)
+
+    def bounds(self) -> dict[str, dict[str, int]]:
+        """Function attributes with the limits of each symbol, as TVM's planners read them."""
+        limits = self.limits()
+        upper = {name: high for name, (_, high) in limits.items() if high is not None}
+        attrs = {}
+        if limits:
+            attrs["tir_var_lower_bound"] = {name: low for name, (low, _) in limits.items()}
+        if upper:
+            attrs["tir_var_upper_bound"] = upper
+        return attrs
+
+    def limits(self) -> dict[str, tuple[int, int | None]]:
+        """User's name -> smallest and largest size; empty tensors are outside the range."""
+        return {
+            self.name(symbol): (max(low, 1), high) for symbol, (low, high) in self.ranges.items()
+        }
+
+    def same_shape(self, expr: relax.Expr, shape: Sequence[Any]) -> bool:
+        """Whether an expression's inferred shape is provably ``shape``."""
+        got = expr.ty.shape
+        if not isinstance(got, relax.ShapeExpr) or len(got) != len(shape):
+            return False
+        return all(self._equal(a, b) for a, b in zip(got, shape, strict=True))
+
+    def contradicts(self, expr: relax.Expr, shape: Sequence[Any]) -> bool:
+        """Whether an expression's inferred shape cannot be ``shape``."""
+        got = expr.ty.shape
+        if not isinstance(got, relax.ShapeExpr):
+            return expr.ty.ndim not in (-1, len(shape))
+        if len(got) != len(shape):
+            return True
+        return any(
+            _is_number(a) and _is_number(b) and int(a) != int(b)
+            for a, b in zip(got, shape, strict=True)
+        )
+
+    def _equal(self, a: Any, b: Any) -> bool:
+        if _is_number(a) and _is_number(b):
+            return int(a) == int(b)
+        return bool(self.analyzer.can_prove_equal(a, b))
+
+    def _convert(self, expr: sympy.Expr) -> Any:
+        if isinstance(expr, sympy.Integer):
+            return tirx.IntImm(_INT64, int(expr))
+        if isinstance(expr, sympy.Symbol):
+            name = self.name(str(expr))
+            return self.variables.setdefault(name, tirx.Var(name, _INT64))
+        parts = [self._convert(part) for part in expr.args]
+        kind = type(expr).__name__
+        if isinstance(expr, (sympy.Add, sympy.Mul)):
+            total = parts[0]
+            for part in parts[1:]:
+                total = total + part if isinstance(expr, sympy.Add) else total * part
+            return total
+        if kind in ("FloorDiv", "CleanDiv"):
+            return tirx.floordiv(parts[0], parts[1])
+        if kind in ("Mod", "PythonMod"):
+            return tirx.floormod(parts[0], parts[1])
+        if kind in ("Min", "Max"):
+            pick = tirx.min if kind == "Min" else tirx.max
+            total = parts[0]
+            for part in parts[1:]:
+                total = pick(total, part)
+            return total
+        if isinstance(expr, sympy.Pow) and isinstance(expr.exp, sympy.Integer) and expr.exp > 0:
+            total = parts[0]
+            for _ in range(int(expr.exp) - 1):
+                total = total * parts[0]
+            return total
+        raise ImportModelError(f"the size {expr} has no translation ({kind})")
+
+
+def _expression(size: int | torch.SymInt) -> sympy.Expr | None:
+    if not isinstance(size, torch.SymInt):
+        return None
+    expr = size.node.expr
+    return None if expr.is_number else expr
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, tirx.IntImm))

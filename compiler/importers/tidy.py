@@ -1,0 +1,22 @@
+"""What every importer does to its module at the end."""
+
+from __future__ import annotations
+
+import tvm
+from tvm import relax
+
+from burnish.passes.params import get_params, input_vars, weight_vars, with_main, with_params
+
+
+def drop_unused_weights(mod: tvm.IRModule) -> tvm.IRModule:
+    """The module without weights that nothing reads (batch counters, tables folded away)."""
+    main = mod["main"]
+    read = set(relax.analysis.free_vars(main.body))
+    kept = [var for var in weight_vars(mod) if var in read]
+    if len(kept) == len(weight_vars(mod)):
+        return mod
+    lean = relax.Function(
+        [*input_vars(mod), *kept], main.body, main.ret_ty, main.is_pure, main.attrs, main.span
+    )
+    values = get_params(mod)
+    return with_params(with_main(mod, lean), {var.name: values[var.name] for var in kept})

@@ -1,0 +1,288 @@
+"""ExportedProgram -> Relax under the IR convention, on TVM's converters and ours.
+
+TVM's translator is subclassed for what it does not do: weights and buffers keep their names,
+tied weights are one parameter, symbolic sizes keep the user's names, arithmetic follows torch's
+type promotion, and each operator's result is held to the dtype and shape that torch recorded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+import tvm
+from torch import fx
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, TensorArgument
+from tvm import relax
+from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
+
+from burnish.compiler.errors import (
+    ImportModelError,
+    UnsupportedOperator,
+    UnsupportedOperatorError,
+)
+from burnish.compiler.importers import torch_ops
+from burnish.compiler.importers.symbols import SymbolTable
+from burnish.compiler.importers.tensors import to_tvm, torch_dtype
+from burnish.compiler.importers.unsupported import unsupported_error
+
+
+class Translator(ExportedProgramImporter):
+    """One translation of one program."""
+
+    def __init__(self, program: ExportedProgram, symbols: SymbolTable) -> None:
+        super().__init__()
+        self.program = program
+        self.symbols = symbols
+        self.masks: dict[Any, tuple[relax.Expr, relax.Expr | None]] = {}
+        self.weights: dict[str, torch.Tensor] = {}
+        for name, converter in torch_ops.CONVERTERS.items():
+            self.convert_map[name] = functools.partial(converter, t=self)
+
+    def emit(self, expr: relax.Expr) -> relax.Var:
+        """Bind an expression."""
+        return self.block_builder.emit(expr)
+
+    @staticmethod
+    def dtype_of(expr: relax.Expr) -> str:
+        return str(expr.ty.dtype)
+
+    @staticmethod
+    def result_dtype(node: fx.Node) -> str:
+        return torch_dtype(node.meta["val"].dtype)
+
+    def result_shape(self, node: fx.Node) -> list[Any]:
+        return [self.symbols.size(n) for n in node.meta["val"].shape]
+
+    def translate(self) -> tuple[tvm.IRModule, dict[str, torch.Tensor]]:
+        """The module (weights unbound) and the tensors of its weight parameters, by name."""
+        self._refuse_unsupported()
+        inputs, values = self._inputs(), self._weights()
+        nodes = list(self.program.graph.nodes)
+        pure = not self._has_assert_async(self.program.graph_module)
+        flat = pure and not self._has_cond_op(nodes)
+        self.block_builder = relax.BlockBuilder()
+        tensors = [v for v in inputs.values() if isinstance(v, relax.Var)]
+        shared = dict.fromkeys(v for v in values.values() if isinstance(v, relax.Var))
+        attrs: dict[str, Any] = {"num_input": len(tensors), **self.symbols.bounds()}
+        with self.block_builder.function(
+            "main", params=[*tensors, *shared], attrs=attrs, pure=pure
+        ):
+            with self.block_builder.dataflow() if flat else contextlib.nullcontext():
+                outputs = self._translate_fx_graph(
+                    self.program.graph_module, nodes, {**inputs, **values}
+                )
+                outputs = self._user_outputs(outputs)
+                result = relax.Tuple(outputs)
+                if flat:
+                    result = self.block_builder.emit_output(result)
+            self.block_builder.emit_func_output(result)
+        return self.block_builder.get(), self.weights
+
+    def _inputs(self) -> dict[str, Any]:
+        """Placeholder -> variable, or the constant that the argument was exported with."""
+        inputs: dict[str, Any] = {}
+        placeholders = {node.name: node for node in self.program.graph.nodes}
+        for spec in self.program.graph_signature.input_specs:
+            if spec.kind is not InputKind.USER_INPUT:
+                continue
+            if isinstance(spec.arg, TensorArgument):
+                value = placeholders[spec.arg.name].meta["val"]
+                shape = [self.symbols.size(n) for n in value.shape]
+                ty = relax.TensorType(shape, torch_dtype(value.dtype))
+                inputs[spec.arg.name] = relax.Var(spec.arg.name, ty)
+            else:
+                inputs[spec.arg.name] = getattr(spec.arg, "value", None)
+        return inputs
+
+    def _weights(self) -> dict[str, relax.Expr]:
+        """Placeholder -> weight variable; integer tables and scalars become constants.
+
+        Tensors that share memory share the variable of the first of them.
+        """
+        values: dict[str, relax.Expr] = {}
+        seen: dict[Any, relax.Expr] = {}
+        for spec in self.program.graph_signature.input_specs:
+            if spec.kind is InputKind.USER_INPUT:
+                continue
+            tensor = _tensor_of(self.program, spec)
+            place = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
+            if tensor.numel() == 0 or place not in seen:
+                seen[place] = self._weight(str(spec.target), tensor)
+            values[spec.arg.name] = seen[place]
+        return values
+
+    def _weight(self, name: str, tensor: torch.Tensor) -> relax.Expr:
+        table = tensor.dtype in (torch.int64, torch.int32, torch.int16, torch.bool)
+        if table or tensor.ndim == 0:
+            return relax.const(to_tvm(tensor))
+        self.weights[name] = tensor
+        return relax.Var(name, relax.TensorType(list(tensor.shape), torch_dtype(tensor.dtype)))
+
+    def _user_outputs(self, outputs: Sequence[relax.Expr]) -> list[relax.Expr]:
+        specs = self.program.graph_signature.output_specs
+        return [
+            value
+            for value, spec in zip(outputs, specs, strict=True)
+            if isinstance(spec.arg, TensorArgument)
+        ]
+
+    def _refuse_unsupported(self) -> None:
+        found: dict[str, list[str]] = {}
+        for module in self.program.graph_module.modules():
+            if not isinstance(module, fx.GraphModule):
+                continue
+            for node in module.graph.nodes:
+                if node.op == "call_function" and not self._is_supported(node):
+                    found.setdefault(str(node.target), []).append(where(node))
+        if found:
+            raise unsupported_error("torch", found)
+
+    def _is_supported(self, node: fx.Node) -> bool:
+        if isinstance(node.meta.get("val"), (torch.SymInt, int)):
+            return True
+        known = getattr(node.target, "namespace", "aten") in ("aten", "higher_order", "torchvision")
+        return known and node.target.__name__ in self.convert_map  # type: ignore[union-attr]
+
+    def _translate_fx_graph(
+        self,
+        graph_module: fx.GraphModule,
+        nodes: Sequence[fx.Node],
+        inputs_vars: Mapping[str, Any],
+        custom_ops: set[str] | None = None,
+    ) -> tuple[relax.Expr, ...]:
+        for node in nodes:
+            if node.op == "placeholder":
+                if node.name in inputs_vars:
+                    self.env[node] = inputs_vars[node.name]
+            elif node.op == "get_attr":
+                self.env[node] = getattr(graph_module, str(node.target))
+            elif node.op == "call_function":
+                self.env[node] = self._call(node)
+            elif node.op == "output":
+                values = self._retrieve_args(node.args[0])
+                return tuple(v for v in _flat(values) if isinstance(v, relax.Expr) or v is None)
+        raise ImportModelError("the exported graph has no output")
+
+    def _call(self, node: fx.Node) -> Any:
+        value = node.meta.get("val")
+        if isinstance(value, (torch.SymInt, int)) and not isinstance(value, bool):
+            return self.symbols.size(value)
+        try:
+            result = self.convert_map[node.target.__name__](node)  # type: ignore[union-attr]
+            return self._held(node, result)
+        except (ImportModelError, UnsupportedOperatorError):
+            raise
+        except Exception as error:
+            raise ImportModelError(
+                f"{node.target} at {where(node)}: {error}", op=str(node.target)
+            ) from error
+
+    def _held(self, node: fx.Node, result: Any) -> Any:
+        """The result in the dtype and shape that torch recorded for it."""
+        value = node.meta.get("val")
+        if not isinstance(value, torch.Tensor) or not isinstance(result, relax.Expr):
+            return result
+        if not isinstance(result, (relax.Var, tvm.ir.GenericConst)):
+            result = self.emit(result)
+        if not isinstance(result.ty, relax.TensorType):
+            return result
+        want, got = torch_dtype(value.dtype), self.dtype_of(result)
+        if want != got:
+            if _family(want) != _family(got):
+                raise ValueError(f"the converter gives {got} where torch gives {want}")
+            result = self.emit(relax.op.astype(result, want))
+        shape = self.result_shape(node)
+        if self.symbols.same_shape(result, shape):
+            return result
+        if result.ty.shape is not None and self.symbols.contradicts(result, shape):
+            raise ValueError(f"the converter gives shape {result.ty.shape}, torch gives {shape}")
+        return self.block_builder.match_cast(result, relax.TensorType(shape, want))
+
+    def _binary_op(
+        self, relax_op: Callable[..., relax.Expr], intrinsic_op: Callable[..., Any]
+    ) -> Callable[[fx.Node], Any]:
+        """Arithmetic and comparisons under torch's promotion rules, ``alpha`` included."""
+        make = relax_op.func if isinstance(relax_op, functools.partial) else relax_op
+
+        def convert(node: fx.Node) -> Any:
+            left, right = self._retrieve_args(node.args[0]), self._retrieve_args(node.args[1])
+            alpha = node.kwargs.get("alpha", 1)
+            dtype = _operand_dtype(node)
+            left, right = (self._operand(value, dtype) for value in (left, right))
+            if alpha != 1:
+                right = self.emit(relax.op.multiply(right, relax.const(alpha, dtype)))
+            return self.emit(make(left, right))
+
+        return convert
+
+    def _operand(self, value: Any, dtype: str) -> relax.Expr:
+        if isinstance(value, (bool, int, float)):
+            return relax.const(value, dtype)
+        if not isinstance(getattr(value, "ty", None), relax.TensorType):
+            sizes = self.emit(relax.op.shape_to_tensor(relax.ShapeExpr([value])))
+            value = self.emit(relax.op.reshape(sizes, []))
+        if self.dtype_of(value) != dtype:
+            value = self.emit(relax.op.astype(value, dtype))
+        return value
+
+
+def where(node: fx.Node) -> str:
+    """The node's name, after the path of the module that made it."""
+    stack = node.meta.get("nn_module_stack") or {}
+    path = list(stack.values())[-1][0] if stack else ""
+    return f"{path}:{node.name}" if path else node.name
+
+
+def _operand_dtype(node: fx.Node) -> str:
+    """The dtype that torch computes in: the promoted one, or the result's where that is float."""
+    first, second = (a.meta["val"] if isinstance(a, fx.Node) else a for a in node.args[:2])
+    promoted = torch.result_type(_plain(first), _plain(second))
+    result = node.meta["val"].dtype
+    if result.is_floating_point and not promoted.is_floating_point:
+        promoted = result
+    return torch_dtype(promoted)
+
+
+def _plain(value: Any) -> Any:
+    return 1 if isinstance(value, torch.SymInt) else value
+
+
+def _flat(values: Any) -> list[Any]:
+    if isinstance(values, (tuple, list)):
+        return [item for value in values for item in _flat(value)]
+    return [values]
+
+
+def _family(dtype: str) -> str:
+    return "bool" if dtype == "bool" else "float" if "float" in dtype else "int"
+
+
+def _tensor_of(program: ExportedProgram, spec: Any) -> torch.Tensor:
+    if spec.kind is InputKind.PARAMETER or (
+        spec.kind is InputKind.BUFFER and spec.target in program.state_dict
+    ):
+        return program.state_dict[spec.target]
+    if spec.target in program.constants and isinstance(program.constants[spec.target], torch.Tensor):
+        return program.constants[spec.target]
+    raise ImportModelError(f"the model holds {spec.target!r}, which is no tensor ({spec.kind})")
+
+
+def count_operators(mod: tvm.IRModule) -> Counter[str]:
+    """How often ``main`` calls each operator."""
+    counts: Counter[str] = Counter()
+
+    def visit(expr: relax.Expr) -> None:
+        if isinstance(expr, relax.Call) and isinstance(expr.op, tvm.ir.Op):
+            counts[expr.op.name.removeprefix("relax.")] += 1
+
+    relax.analysis.post_order_visit(mod["main"], visit)
+    return counts
+
+
+__all__ = ["Translator", "UnsupportedOperator", "count_operators", "where"]
