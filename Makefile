@@ -36,7 +36,8 @@ $(READY): pyproject.toml constraints.txt
 	  echo "make: these CUDA packages came along though the CPU path uses none; see TORCH_INDEX_URL in the Makefile" >&2; exit 2; fi
 	@touch $@
 
-# mypy does not follow the editable install: links show it the folders where the packages are.
+# mypy and import-linter do not follow the editable install: links show them the folders where
+# the packages are.
 .PHONY: links
 links:
 	@mkdir -p build/ns/burnish
@@ -53,8 +54,8 @@ types: $(READY) links ## mypy on the source folders
 	$(BIN)/mypy -p burnish
 
 .PHONY: imports
-imports: $(READY) ## import-linter: one direction between the folders
-	$(BIN)/lint-imports
+imports: $(READY) links ## import-linter: one direction between the folders
+	cd build/ns && "$(abspath $(BIN))/lint-imports" --no-logo --config "$(CURDIR)/pyproject.toml"
 
 .PHONY: test
 test: lint types imports ## lint, types, import rules and the default tests
