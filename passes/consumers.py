@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import tvm
 from tvm import relax
 
+from burnish.passes.graph import bindings, op_name
 from burnish.passes.params import weight_vars
 
 CONVOLUTIONS = frozenset(
@@ -54,7 +54,7 @@ def weight_uses(mod: tvm.IRModule) -> dict[str, list[WeightUse]]:
         value = binding.value
         if isinstance(value, relax.Var) and value in views:
             views[binding.var] = views[value]
-        if not isinstance(value, relax.Call) or not isinstance(value.op, tvm.ir.Op):
+        if not op_name(value):
             continue
         for index, argument in enumerate(value.args):
             view = views.get(argument) if isinstance(argument, relax.Var) else None
@@ -66,20 +66,6 @@ def weight_uses(mod: tvm.IRModule) -> dict[str, list[WeightUse]]:
             if use is not None:
                 uses[view.name].append(use)
     return uses
-
-
-def bindings(func: relax.Function) -> Iterator[relax.Binding]:
-    """Every binding of a function in program order, those inside branches of ``If`` too."""
-    pending = [func.body]
-    while pending:
-        body = pending.pop()
-        if not isinstance(body, relax.SeqExpr):
-            continue
-        for block in body.blocks:
-            for binding in block.bindings:
-                yield binding
-                if isinstance(binding.value, relax.If):
-                    pending += [binding.value.false_branch, binding.value.true_branch]
 
 
 def _moved(call: relax.Call, axes: tuple[int, ...]) -> tuple[int, ...]:

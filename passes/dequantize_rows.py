@@ -10,8 +10,8 @@ import tvm
 from tvm import relax, te, tirx
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
-from burnish.passes.consumers import bindings
 from burnish.passes.dequantize import CodeLayout, dequantized_value
+from burnish.passes.graph import bindings, op_name
 from burnish.passes.quantize import quantized_layout
 
 BOUNDS: dict[str, Callable[[Any, int], Any]] = {
@@ -59,7 +59,7 @@ class _Rewriter(PyExprMutator):
         return relax.transform.DeadCodeElimination(["main"])(self.builder_.get())
 
     def visit_call_(self, call: relax.Call) -> relax.Expr:
-        if not isinstance(call.op, tvm.ir.Op) or call.op.name != "relax.take":
+        if op_name(call) != "relax.take":
             return super().visit_call_(call)
         bound = BOUNDS.get(str(call.attrs.mode))
         if call.args[0] not in self.tables or call.attrs.axis is None or bound is None:

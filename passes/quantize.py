@@ -11,8 +11,9 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from burnish.passes import qparams
 from burnish.passes.configs import QuantizeConfig
-from burnish.passes.consumers import WeightUse, bindings, weight_uses
+from burnish.passes.consumers import WeightUse, weight_uses
 from burnish.passes.dequantize import CodeLayout, dequantize_func, layout_of
+from burnish.passes.graph import bindings, op_name
 from burnish.passes.params import get_params, weight_vars, with_params
 from burnish.passes.patterns import select_eligible
 from burnish.passes.prune import is_floating
@@ -88,7 +89,7 @@ def find_quantized(mod: tvm.IRModule) -> dict[str, relax.Call]:
 
 def quantized_layout(mod: tvm.IRModule, call: relax.Expr) -> CodeLayout | None:
     """The layout of the weight that a call dequantizes, or ``None`` for any other expression."""
-    if not isinstance(call, relax.Call) or call.op != tvm.ir.Op.get("relax.call_tir"):
+    if op_name(call) != "relax.call_tir":
         return None
     return layout_of(mod[call.args[0]])
 

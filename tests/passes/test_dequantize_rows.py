@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 import tvm
-from relax_support import apply, op_names, random_params, run
 from tvm import relax
 
 from burnish.passes.configs import QuantizeConfig
 from burnish.passes.dequantize_rows import DequantizeRows
 from burnish.passes.quantize import QuantizeWeights, find_quantized
+from relax_support import apply, op_names, random_params, run
 
 
 def lookup(axis, mode, ids_shape, table=(10, 12)):

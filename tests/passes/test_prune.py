@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
-from relax_support import apply, random_params, run
 from tvm.script import ir as I
 from tvm.script import relax as R
 
 from burnish.passes.configs import PruneConfig
 from burnish.passes.params import get_params, with_params
 from burnish.passes.prune import PruneWeights, prunable, prune_report
+from relax_support import apply, random_params, run
 
 
 @I.ir_module

@@ -3,7 +3,6 @@ import pytest
 import tvm
 from hypothesis import given
 from hypothesis import strategies as st
-from relax_support import apply, named, op_names, random_inputs, random_params, run
 from tvm import relax
 from tvm.script import ir as I
 from tvm.script import relax as R
@@ -18,6 +17,7 @@ from burnish.passes.quantize import (
     quantized_layout,
     read_quantized,
 )
+from relax_support import apply, named, op_names, random_inputs, random_params, run
 
 
 @I.ir_module
