@@ -1,0 +1,89 @@
+"""Burnish: prune, quantize, tune and build trained networks, and prove each gain.
+
+Names are resolved on first use, so that ``burnish --help`` starts without torch or TVM.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from burnish.compiler import environment as _environment
+
+if TYPE_CHECKING:
+    from burnish import models
+    from burnish.compiler.artifact import load
+    from burnish.compiler.compare import compare
+    from burnish.compiler.compiled import Compiled
+    from burnish.compiler.config import CompileConfig, TuneConfig
+    from burnish.compiler.driver import build, compile, import_model, optimize, tune
+    from burnish.compiler.errors import BurnishError
+    from burnish.compiler.registry import (
+        register_calibration,
+        register_evaluator,
+        register_pass,
+    )
+    from burnish.compiler.stages import Imported, Optimized, Tuned
+    from burnish.passes.configs import PruneConfig, QuantizeConfig
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "BurnishError": "burnish.compiler.errors",
+    "CompileConfig": "burnish.compiler.config",
+    "Compiled": "burnish.compiler.compiled",
+    "Imported": "burnish.compiler.stages",
+    "Optimized": "burnish.compiler.stages",
+    "PruneConfig": "burnish.passes.configs",
+    "QuantizeConfig": "burnish.passes.configs",
+    "TuneConfig": "burnish.compiler.config",
+    "Tuned": "burnish.compiler.stages",
+    "build": "burnish.compiler.driver",
+    "compare": "burnish.compiler.compare",
+    "compile": "burnish.compiler.driver",
+    "import_model": "burnish.compiler.driver",
+    "load": "burnish.compiler.artifact",
+    "optimize": "burnish.compiler.driver",
+    "register_calibration": "burnish.compiler.registry",
+    "register_evaluator": "burnish.compiler.registry",
+    "register_pass": "burnish.compiler.registry",
+    "tune": "burnish.compiler.driver",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "models":
+        return importlib.import_module("burnish.models")
+    if name in _WHERE:
+        value = getattr(importlib.import_module(_WHERE[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'burnish' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_WHERE, "models"])
+
+
+__all__ = [
+    "BurnishError",
+    "CompileConfig",
+    "Compiled",
+    "Imported",
+    "Optimized",
+    "PruneConfig",
+    "QuantizeConfig",
+    "TuneConfig",
+    "Tuned",
+    "build",
+    "compare",
+    "compile",
+    "import_model",
+    "load",
+    "models",
+    "optimize",
+    "register_calibration",
+    "register_evaluator",
+    "register_pass",
+    "tune",
+]

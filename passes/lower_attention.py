@@ -11,6 +11,8 @@ from tvm import relax, te, tirx
 from tvm.ir import Expr
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
+from burnish.passes.rewrite import rewritten
+
 ATTENTION = "burnish.attention"
 """Attribute of the kernel: ``causal`` (0, 1 = top left, 2 = bottom right) and ``bias`` (0, 1)."""
 _OPAQUE = 8
@@ -28,12 +30,7 @@ class LowerAttention:
     """
 
     def transform_module(self, mod: tvm.IRModule, _ctx: object) -> tvm.IRModule:
-        rewriter = _Rewriter(mod)
-        for var, func in mod.functions.items():
-            if isinstance(func, relax.Function):
-                rewriter.builder_.update_func(var, rewriter.visit_expr(func))
-        new = rewriter.builder_.get()
-        return tvm.IRModule(dict(new.functions.items()), attrs=mod.attrs, global_infos=mod.global_infos)
+        return rewritten(mod, _Rewriter)
 
 
 @mutator

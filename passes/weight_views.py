@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,18 +19,19 @@ from burnish.passes.quantize import quantized_layout, read_quantized
 class WeightView:
     """A weight named ``name`` as one consumer reads it: transposed by ``axes``.
 
+    Axis ``j`` of the view is axis ``axes[j]`` of the weight, or a new one of size 1 (``None``).
     Exactly one of ``dense`` and ``codes`` is there, in the weight's own layout.
     """
 
     name: str
-    axes: tuple[int, ...]
+    axes: tuple[int | None, ...]
     dense: tvm.runtime.Tensor | None = None
     codes: QuantizedWeight | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
         own = self.codes.shape if self.codes is not None else tuple(self._dense().shape)
-        return tuple(int(own[axis]) for axis in self.axes)
+        return tuple(1 if axis is None else int(own[axis]) for axis in self.axes)
 
     def transposed(self, axes: tuple[int, ...]) -> WeightView:
         """The view with its axes permuted further."""
@@ -37,7 +39,7 @@ class WeightView:
 
     def array(self) -> np.ndarray:
         """The values of a plain weight, as seen."""
-        return self._dense().numpy().transpose(self.axes)
+        return self._seen(self._dense().numpy())
 
     def quantized(self) -> QuantizedWeight:
         """The codes of a quantized weight, as seen."""
@@ -45,10 +47,22 @@ class WeightView:
             raise ValueError(f"weight {self.name!r} is not quantized")
         return replace(
             self.codes,
-            codes=self.codes.codes.transpose(self.axes),
-            scale=self.codes.scale.transpose(self.axes),
-            zero_point=self.codes.zero_point.transpose(self.axes),
+            codes=self._seen(self.codes.codes),
+            scale=self._seen(self.codes.scale),
+            zero_point=self._seen(self.codes.zero_point),
         )
+
+    def widened(self, axes: Iterable[int]) -> WeightView:
+        """The view with axes of size 1 inserted at these places of the result."""
+        left = list(self.axes)
+        for axis in sorted(axes):
+            left.insert(axis, None)
+        return replace(self, axes=tuple(left))
+
+    def _seen(self, array: np.ndarray) -> np.ndarray:
+        array = array.transpose([axis for axis in self.axes if axis is not None])
+        new = tuple(place for place, axis in enumerate(self.axes) if axis is None)
+        return np.expand_dims(array, new) if new else array
 
     def _dense(self) -> tvm.runtime.Tensor:
         if self.dense is None:
@@ -71,18 +85,21 @@ def weight_views(mod: tvm.IRModule) -> dict[relax.Var, WeightView]:
         elif quantized_layout(mod, value) is not None:
             codes = read_quantized(mod, value)
             views[binding.var] = WeightView(codes.name, tuple(range(len(codes.shape))), codes=codes)
-        elif (
-            isinstance(value, relax.Call)
-            and isinstance(value.op, tvm.ir.Op)
-            and value.op.name == "relax.permute_dims"
-            and value.args[0] in views
-        ):
-            view = views[value.args[0]]
-            order = value.attrs.axes
-            axes = (
-                tuple(int(axis) for axis in order)
-                if order is not None
-                else tuple(reversed(range(len(view.axes))))
-            )
-            views[binding.var] = view.transposed(axes)
+        elif isinstance(value, relax.Call) and value.args and value.args[0] in views:
+            seen = _through(value, views[value.args[0]])
+            if seen is not None:
+                views[binding.var] = seen
     return views
+
+
+def _through(call: relax.Call, view: WeightView) -> WeightView | None:
+    name = call.op.name if isinstance(call.op, tvm.ir.Op) else ""
+    if name == "relax.permute_dims":
+        order = call.attrs.axes
+        if order is None:
+            return view.transposed(tuple(reversed(range(len(view.axes)))))
+        return view.transposed(tuple(int(axis) for axis in order))
+    if name == "relax.expand_dims":
+        rank = int(call.ty.ndim)
+        return view.widened(int(axis) % rank for axis in call.attrs.axis)
+    return None

@@ -1,0 +1,232 @@
+"""The saved form of a compiled model: one file, a zip of exactly these members, stored.
+
+    manifest.json        schema, versions, target and instruction set, signature, source hash,
+                         order of the weights, and the sha256 of every other member
+    lib.so               the compiled library, the only code in it
+    params.safetensors   weights as stored, by name
+    recipe.toml          the resolved configuration
+    report.json          what each pass did
+    ir.txt               the kernels as text
+
+Loading checks the member list, the sizes and the hashes before the library is opened, refuses a
+library for another machine, and writes only into the cache folder. It runs no code but the
+library's: load only artifacts you trust.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from burnish.compiler import environment
+from burnish.compiler.compiled import Compiled
+from burnish.compiler.config import CompileConfig
+from burnish.compiler.errors import ArtifactError, ConfigError
+from burnish.compiler.signature import Signature
+from burnish.compiler.stages import Source
+from burnish.compiler.tensors import aligned
+from burnish.compiler.waterfall import Report
+from burnish.targets.target import CpuTarget, missing_features
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+MEMBERS = ("lib.so", "params.safetensors", "recipe.toml", "report.json", "ir.txt")
+_FIXED_DATE = (2020, 1, 1, 0, 0, 0)
+_MANIFEST_LIMIT = 64 * 1024 * 1024
+
+
+def cache_folder() -> Path:
+    """Where libraries are unpacked: ``$BURNISH_CACHE``, else the user's cache folder."""
+    root = os.environ.get("BURNISH_CACHE") or Path.home() / ".cache" / "burnish"
+    return Path(root)
+
+
+def save(compiled: Compiled, path: Path) -> Path:
+    """Write ``compiled`` to ``path``, whole or not at all."""
+    target = compiled.target
+    members: dict[str, bytes] = {
+        "lib.so": compiled.library.read_bytes(),
+        "params.safetensors": safetensors.numpy.save(
+            {name: np.ascontiguousarray(t.numpy()) for name, t in compiled.params.items()}
+        ),
+        "recipe.toml": compiled.recipe.encode(),
+        "report.json": json.dumps(compiled.report.to_dict(), sort_keys=True).encode(),
+        "ir.txt": compiled.show().encode(),
+    }
+    manifest = {
+        "schema": SCHEMA,
+        "versions": environment.PINS,
+        "machine": platform.machine(),
+        "target": {
+            "name": target.name,
+            "mcpu": target.mcpu,
+            "mattr": list(target.mattr),
+            "mtriple": target.mtriple,
+            "threads": target.threads,
+            "lanes": target.lanes,
+            "registers": target.registers,
+            "isa": list(target.isa()),
+        },
+        "signature": compiled.signature.to_dict(),
+        "source": {"hash": compiled.source.hash, "kind": compiled.source.kind},
+        "params": list(compiled.params),
+        "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in members.items()},
+    }
+    members = {MANIFEST: json.dumps(manifest, indent=1, sort_keys=True).encode(), **members}
+    try:
+        handle, partial = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+        os.close(handle)
+        try:
+            with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+                for name, data in members.items():
+                    archive.writestr(zipfile.ZipInfo(name, _FIXED_DATE), data)
+            os.replace(partial, path)
+        except BaseException:
+            Path(partial).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise ArtifactError(f"cannot write {path}: {error.strerror or error}", stage="save") from error
+    return path
+
+
+def load(path: str | os.PathLike[str]) -> Compiled:
+    """The compiled model in ``path``.
+
+    Raises :class:`ArtifactError` for a missing, damaged or foreign file.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise ArtifactError(f"no artifact at {file}")
+    try:
+        with zipfile.ZipFile(file) as archive:
+            manifest, members = _read(file, archive)
+    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError) as error:
+        raise ArtifactError(f"{file} is no artifact, or damaged: {error}") from error
+    _check_machine(file, manifest)
+    try:
+        return _restore(file, manifest, members)
+    except (KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
+        raise ArtifactError(f"{file} is damaged: {error}") from error
+
+
+def _read(file: Path, archive: zipfile.ZipFile) -> tuple[dict[str, Any], dict[str, bytes]]:
+    infos = {info.filename: info for info in archive.infolist()}
+    expected = {MANIFEST, *MEMBERS}
+    if len(infos) != len(archive.infolist()) or set(infos) != expected:
+        raise ArtifactError(
+            f"{file} is no artifact: it must hold exactly {', '.join(sorted(expected))}"
+        )
+    size = file.stat().st_size
+    for info in infos.values():
+        if info.compress_type != zipfile.ZIP_STORED or info.file_size > size:
+            raise ArtifactError(f"{file} is damaged: member {info.filename} has a false size")
+    if infos[MANIFEST].file_size > _MANIFEST_LIMIT:
+        raise ArtifactError(f"{file} is damaged: its manifest is too large")
+    try:
+        manifest = json.loads(archive.read(MANIFEST))
+        hashes = dict(manifest["sha256"])
+        schema = manifest["schema"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ArtifactError(f"{file} is damaged: its manifest cannot be read") from error
+    if schema != SCHEMA:
+        raise ArtifactError(
+            f"{file} has schema {schema!r}, this burnish reads {SCHEMA}: compile the model again"
+        )
+    members = {}
+    for name in MEMBERS:
+        data = archive.read(name)
+        if hashlib.sha256(data).hexdigest() != hashes.get(name):
+            raise ArtifactError(f"{file} is damaged: the hash of {name} does not match")
+        members[name] = data
+    return manifest, members
+
+
+def _check_machine(file: Path, manifest: Mapping[str, Any]) -> None:
+    try:
+        machine, versions = manifest["machine"], dict(manifest["versions"])
+        isa = tuple(str(feature) for feature in manifest["target"]["isa"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(f"{file} is damaged: its manifest lacks {error}") from error
+    if machine != platform.machine():
+        raise ArtifactError(f"{file} is for {machine}, this machine is {platform.machine()}")
+    if versions != environment.PINS:
+        raise ArtifactError(f"{file} was built with {versions}, this is {environment.PINS}")
+    missing = missing_features(isa)
+    if missing:
+        raise ArtifactError(
+            f"{file} needs a CPU with {', '.join(missing)}; this one has not: compile it for "
+            "this machine's target"
+        )
+
+
+def _restore(file: Path, manifest: Mapping[str, Any], members: Mapping[str, bytes]) -> Compiled:
+    described = manifest["target"]
+    target = CpuTarget(
+        name=described["name"],
+        mcpu=described["mcpu"],
+        mattr=tuple(described["mattr"]),
+        mtriple=described["mtriple"],
+        threads=described["threads"],
+        lanes=described["lanes"],
+        registers=described["registers"],
+    )
+    arrays = safetensors.numpy.load(members["params.safetensors"])
+    order = manifest["params"]
+    if set(order) != set(arrays):
+        raise ValueError("the weights are not those of the manifest")
+    recipe = members["recipe.toml"].decode()
+    compiled = Compiled(
+        _unpacked(members["lib.so"], manifest["sha256"]["lib.so"]),
+        {name: aligned(arrays[name]) for name in order},
+        Signature.from_dict(manifest["signature"]),
+        target,
+        _config(recipe),
+        Report.from_dict(json.loads(members["report.json"])),
+        Source(manifest["source"]["hash"], manifest["source"]["kind"]),
+        members["ir.txt"].decode(),
+        recipe=recipe,
+    )
+    compiled.path = file
+    return compiled
+
+
+def _config(recipe: str) -> CompileConfig:
+    """The recipe, or the default where it names things not registered in this process."""
+    try:
+        return CompileConfig.from_toml_text(recipe)
+    except ConfigError:
+        return CompileConfig()
+
+
+def _unpacked(library: bytes, digest: str) -> Path:
+    """The library in the cache folder, under its own hash; written whole or not at all."""
+    folder = cache_folder() / "artifacts" / digest
+    path = folder / "lib.so"
+    try:
+        if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == digest:
+            return path
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, partial = tempfile.mkstemp(dir=folder, suffix=".part")
+        with os.fdopen(handle, "wb") as out:
+            out.write(library)
+        os.replace(partial, path)
+    except OSError as error:
+        raise ArtifactError(
+            f"cannot unpack the library into {folder}: {error.strerror or error}; "
+            "set BURNISH_CACHE to a folder that can be written"
+        ) from error
+    return path
+
+
+__all__ = ["load", "save"]

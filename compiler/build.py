@@ -1,0 +1,70 @@
+"""Code generation: fused kernels in, a loaded executable out."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+
+import tvm
+import tvm_ffi
+from tvm import relax, tirx
+from tvm.relax import transform as T
+
+from burnish.compiler import pipeline
+from burnish.compiler.errors import BuildError, wrap_errors
+from burnish.passes.params import get_params, without_params
+from burnish.targets.cpu.schedule import schedule
+from burnish.targets.target import CpuTarget
+
+
+
+def kernel_key(func: tirx.PrimFunc) -> int:
+    """Structural hash of a kernel, the same under any name."""
+    if func.attrs is not None and "global_symbol" in func.attrs:
+        func = func.without_attr("global_symbol")
+    return int(tvm_ffi.structural_hash(func))
+
+
+def build_library(
+    mod: tvm.IRModule,
+    target: CpuTarget,
+    folder: Path,
+    *,
+    opt_level: int = 3,
+    best: Mapping[int, tirx.PrimFunc] | None = None,
+) -> tuple[Path, list[str]]:
+    """Write the shared library of a fused module; its path, and the weights' names in order.
+
+    ``main`` of the library takes the run-time inputs and one array of all weights. ``best``
+    holds schedules to use instead of the default ones, by :func:`kernel_key`.
+    """
+    chosen = best or {}
+
+    def scheduled(func: tirx.PrimFunc) -> tirx.PrimFunc:
+        found = chosen.get(kernel_key(func)) if chosen else None
+        if found is None:
+            return schedule(func, target)
+        symbol = func.attrs["global_symbol"] if "global_symbol" in func.attrs else None
+        return found if symbol is None else found.with_attr("global_symbol", symbol)
+
+    names = list(get_params(mod))
+    if shutil.which("g++") is None and shutil.which("clang++") is None:
+        raise BuildError("building needs a C++ linker driver (g++ or clang++) on PATH")
+    with wrap_errors(BuildError), target.tvm():
+        bundled = without_params(T.BundleModelParams()(mod))
+        finish = tvm.transform.Sequential(list(pipeline.build_passes(scheduled)))
+        with tvm.transform.PassContext(opt_level=opt_level):
+            executable = relax.build(bundled, target=target.tvm(), relax_pipeline=finish)
+        path = folder / "lib.so"
+        executable.export_library(str(path))
+    return path, names
+
+
+def temporary_folder(owner: object) -> Path:
+    """A folder that goes when ``owner`` does."""
+    folder = Path(tempfile.mkdtemp(prefix="burnish-"))
+    weakref.finalize(owner, shutil.rmtree, folder, ignore_errors=True)
+    return folder

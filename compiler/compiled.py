@@ -1,0 +1,121 @@
+"""A compiled model: call it, save it, look into it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tvm
+import tvm_ffi
+from tvm import relax
+
+from burnish.compiler.config import CompileConfig
+from burnish.compiler.signature import Signature
+from burnish.compiler.stages import Source
+from burnish.compiler.tensors import InputSlot, give
+from burnish.compiler.waterfall import Report
+from burnish.targets.target import CpuTarget
+
+_pool_lock = threading.Lock()
+_pool_threads = int(os.environ.get("TVM_NUM_THREADS", "1"))
+_ANY_CORE = -3
+
+
+def use_threads(threads: int) -> None:
+    """Give TVM's pool this many threads; the pool is one for the process."""
+    global _pool_threads
+    with _pool_lock:
+        if threads != _pool_threads:
+            tvm.get_global_func("runtime.config_threadpool")(_ANY_CORE, threads)
+            _pool_threads = threads
+
+
+class Compiled:
+    """A model built for one target.
+
+    Call it like the model it was made from: torch tensors in, torch tensors out; NumPy arrays in,
+    NumPy arrays out; the same nesting. Calls from several threads take turns.
+
+    ``report`` tells what each pass did, ``signature`` what it takes and returns, ``params`` maps
+    weight names to arrays as stored, ``path`` is the artifact it was loaded from or saved to.
+    """
+
+    def __init__(
+        self,
+        library: Path,
+        params: Mapping[str, tvm.runtime.Tensor],
+        signature: Signature,
+        target: CpuTarget,
+        config: CompileConfig,
+        report: Report,
+        source: Source,
+        ir: str,
+        *,
+        recipe: str | None = None,
+    ) -> None:
+        self.library = library
+        self.params = dict(params)
+        self.signature = signature
+        self.target = target
+        self.config = config
+        self.report = report
+        self.source = source
+        self.recipe = recipe if recipe is not None else config.to_toml(drop_unnamed=True)
+        self.path: Path | None = None
+        self.keep_alive: object = None
+        self._ir = ir
+        self._machine = relax.VirtualMachine(tvm.runtime.load_module(str(library)), tvm.cpu())
+        self._main = self._machine["main"]
+        self._weights = tvm_ffi.convert(list(self.params.values()))
+        self._slots = [InputSlot() for _ in signature.inputs]
+        self._seen: set[tuple[Any, ...]] = set()
+        self._lock = threading.Lock()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the model.
+
+        Raises :class:`~burnish.compiler.errors.InvalidInputError` for a wrong number, dtype or
+        shape of inputs.
+        """
+        leaves = self.signature.flatten(args, kwargs)
+        as_torch = any(isinstance(leaf, torch.Tensor) for leaf in leaves)
+        key = tuple((getattr(leaf, "shape", None), getattr(leaf, "dtype", None)) for leaf in leaves)
+        if key not in self._seen:
+            leaves = [leaf if hasattr(leaf, "dtype") else np.asarray(leaf) for leaf in leaves]
+            self.signature.check(leaves)
+            self._seen.add(key)
+        with self._lock:
+            use_threads(self.target.threads)
+            tensors = [slot.take(leaf) for slot, leaf in zip(self._slots, leaves, strict=True)]
+            result = self._main(*tensors, self._weights)
+        outputs = [result] if isinstance(result, tvm.runtime.Tensor) else list(result)
+        return self.signature.unflatten([give(value, as_torch=as_torch) for value in outputs])
+
+    @property
+    def params_bytes(self) -> int:
+        """Bytes of all weights as stored."""
+        return sum(
+            int(np.prod(t.shape, dtype=np.int64)) * tvm.DataType(str(t.dtype)).itemsize
+            for t in self.params.values()
+        )
+
+    def show(self) -> str:
+        """The kernels and the graph that calls them, as text."""
+        return self._ir
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the artifact to one file; see :mod:`burnish.compiler.artifact`."""
+        from burnish.compiler import artifact
+
+        self.path = artifact.save(self, Path(path))
+        return self.path
+
+    def __repr__(self) -> str:
+        inputs = ", ".join(map(str, self.signature.inputs))
+        return f"Compiled({inputs}; target={self.target.name}, {self.params_bytes} parameter bytes)"
+

@@ -1,0 +1,101 @@
+"""Running the pipeline's passes, one row of the report each."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import tvm
+import tvm_ffi
+
+from burnish.compiler import pipeline
+from burnish.compiler.config import CompileConfig
+from burnish.compiler.errors import PassError, wrap_errors
+from burnish.compiler.gate import Gate
+from burnish.compiler.stages import Imported
+from burnish.compiler.summary import op_counts
+from burnish.compiler.waterfall import Reading, Row
+from burnish.passes.params import param_bytes
+from burnish.targets.target import CpuTarget
+
+LOWERING = ("lower", "fuse")
+
+
+def run_passes(
+    imported: Imported, target: CpuTarget, config: CompileConfig, gate: Gate
+) -> tuple[tvm.IRModule, tvm.IRModule, list[Row]]:
+    """The graph before lowering, the fused kernels, and the rows of the report.
+
+    Passes of the weight phases and the user's own are judged by ``gate``, which may undo them.
+    """
+    graph = imported.mod
+    rows: list[Row] = []
+    phases = pipeline.graph_phases(target, config)
+    gate.lower = lambda mod: lowered(mod, target, phases)
+    gate.start(graph)
+    for phase in phases:
+        if phase.name in LOWERING:
+            continue
+        own = config.extra_passes(phase.name)
+        standard = phase.passes[: len(phase.passes) - len(own)]
+        before = graph
+        for step in standard:
+            graph, row = run_pass(step, graph, phase.name, target)
+            rows.append(row)
+        if standard and phase.name in ("clean", "prune", "quantize"):
+            graph, rows[-1] = gate.judge(before, graph, rows[-1], phase.name)
+        for step in own:
+            before = graph
+            graph, row = run_pass(step, graph, phase.name, target)
+            graph, row = gate.judge(before, graph, row, "user")
+            rows.append(row)
+    mod = graph
+    for phase in phases:
+        if phase.name in LOWERING:
+            mod, row = _run_phase(phase, mod, target)
+            rows.append(row)
+    return graph, mod, rows
+
+
+def lowered(
+    mod: tvm.IRModule, target: CpuTarget, phases: tuple[pipeline.Phase, ...]
+) -> tvm.IRModule:
+    """A graph's fused kernels, by the lowering phases alone."""
+    for phase in phases:
+        if phase.name in LOWERING:
+            mod, _row = _run_phase(phase, mod, target)
+    return mod
+
+
+def reading(mod: tvm.IRModule) -> Reading:
+    return Reading(ops=op_counts(mod), bytes=param_bytes(mod))
+
+
+def run_pass(
+    step: pipeline.Pass, mod: tvm.IRModule, phase: str, target: CpuTarget
+) -> tuple[tvm.IRModule, Row]:
+    """One pass and its row; an error of the pass names it."""
+    name = str(step.info.name)
+    start = time.perf_counter()
+    with wrap_errors(PassError, pass_name=name), target.tvm():
+        new = step(mod)
+    seconds = time.perf_counter() - start
+    before, after = reading(mod), reading(new)
+    same = before == after and (new.same_as(mod) or tvm_ffi.structural_equal(new["main"], mod["main"]))
+    row = Row(name, phase, seconds, before, after, "no change" if same else "applied")
+    if name == "PruneWeights":
+        row = replace(row, status="size only")
+    return new, row
+
+
+def _run_phase(
+    phase: pipeline.Phase, mod: tvm.IRModule, target: CpuTarget
+) -> tuple[tvm.IRModule, Row]:
+    """All passes of a phase as one row."""
+    start = time.perf_counter()
+    before = reading(mod)
+    for step in phase.passes:
+        with wrap_errors(PassError, pass_name=str(step.info.name)), target.tvm():
+            mod = step(mod)
+    seconds = time.perf_counter() - start
+    return mod, Row(phase.name.capitalize(), phase.name, seconds, before, reading(mod))

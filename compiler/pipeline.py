@@ -1,0 +1,106 @@
+"""The pipeline: ordered passes under their phases, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import tvm
+from tvm import relax, tirx
+from tvm.relax import transform as T
+
+from burnish.compiler.config import CompileConfig
+from burnish.passes.channels_last import WidenConv1d, channels_last
+from burnish.passes.clean import DropUnusedWeights
+from burnish.passes.fold_batch_norm import FoldBatchNorm
+from burnish.passes.fold_weights import FoldWeights
+from burnish.passes.lower_attention import LowerAttention
+from burnish.passes.pack_weights import PackWeights
+from burnish.passes.prune import PruneWeights
+from burnish.passes.quantize import QuantizeWeights
+from burnish.passes.schedule_kernels import ScheduleKernels
+from burnish.targets.target import CpuTarget
+
+Pass = tvm.ir.transform.Pass
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Named passes that belong together; the user's own run at the end."""
+
+    name: str
+    passes: tuple[Pass, ...]
+
+
+def graph_phases(target: CpuTarget, config: CompileConfig) -> tuple[Phase, ...]:
+    """Graph in, fused kernels out, not yet scheduled."""
+    return tuple(
+        Phase(name, (*passes, *config.extra_passes(name)))
+        for name, passes in (
+            ("import", ()),
+            ("clean", _clean()),
+            ("prune", (PruneWeights(config.prune),) if config.prune else ()),
+            ("quantize", (QuantizeWeights(config.quantize),) if config.quantize else ()),
+            ("partition", ()),
+            ("lower", _lower(target)),
+            ("fuse", _fuse()),
+        )
+    )
+
+
+def _clean() -> tuple[Pass, ...]:
+    return (
+        FoldWeights(),
+        FoldBatchNorm(),
+        T.FoldConstant(),
+        T.CanonicalizeBindings(),
+        T.EliminateCommonSubexpr(),
+        T.DeadCodeElimination(),
+        DropUnusedWeights(),
+    )
+
+
+def _lower(target: CpuTarget) -> tuple[Pass, ...]:
+    return (
+        T.DecomposeOpsForInference(),
+        WidenConv1d(),
+        FoldWeights(),
+        channels_last(),
+        T.Normalize(),
+        T.CanonicalizeBindings(),
+        PackWeights(target.lanes),
+        LowerAttention(),
+        relax.backend.DispatchSampling(),
+        relax.backend.DispatchSortScan(),
+        T.LegalizeOps(),
+        FoldWeights(),
+        DropUnusedWeights(),
+    )
+
+
+def _fuse() -> tuple[Pass, ...]:
+    return (
+        T.AnnotateTIROpPattern(),
+        T.FoldConstant(),
+        T.FuseOps(),
+        T.FuseTIR(),
+        T.DeadCodeElimination(),
+    )
+
+
+def build_passes(schedule: Callable[[tirx.PrimFunc], tirx.PrimFunc]) -> tuple[Pass, ...]:
+    """Fused kernels in, virtual-machine code out; ``schedule`` lays out each kernel."""
+    return (
+        T.RewriteDataflowReshape(),
+        T.ToNonDataflow(),
+        T.RemovePurityChecking(),
+        T.CallTIRRewrite(),
+        ScheduleKernels(schedule),
+        T.StaticPlanBlockMemory(),
+        T.LowerAllocTensor(),
+        T.KillAfterLastUse(),
+        T.LowerRuntimeBuiltin(),
+        T.ComputePrimValue(),
+        T.VMShapeLower(),
+        T.AttachGlobalSymbol(),
+    )

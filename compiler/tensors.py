@@ -1,0 +1,73 @@
+"""Tensors in and out of compiled code: zero-copy where memory allows, else one copy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import tvm
+
+ALIGNMENT = 64
+"""Bytes the kernels' vector loads rely on."""
+
+
+class InputSlot:
+    """One input: hands its memory over when it can, else copies it into a buffer kept for it."""
+
+    def __init__(self) -> None:
+        self._buffer: tvm.runtime.Tensor | None = None
+
+    def take(self, value: Any) -> tvm.runtime.Tensor:
+        """A TVM tensor of the same content.
+
+        Memory is shared if it is contiguous, without offset and aligned to ``ALIGNMENT`` bytes.
+        """
+        if isinstance(value, torch.Tensor):
+            return self._take_torch(value)
+        if isinstance(value, tvm.runtime.Tensor):
+            return value
+        array = np.asarray(value)
+        if (
+            array.flags.c_contiguous
+            and array.flags.writeable
+            and array.ctypes.data % ALIGNMENT == 0
+            and array.dtype != np.bool_
+        ):
+            return tvm.runtime.from_dlpack(array)
+        buffer = self._sized(tuple(array.shape), str(array.dtype))
+        buffer.copyfrom(np.ascontiguousarray(array))
+        return buffer
+
+    def _take_torch(self, value: torch.Tensor) -> tvm.runtime.Tensor:
+        value = value.detach()
+        if value.device.type != "cpu":
+            value = value.cpu()
+        if not value.is_contiguous() or value.is_conj() or value.is_neg():
+            value = value.resolve_conj().resolve_neg().contiguous()
+        if value.data_ptr() % ALIGNMENT == 0 and value.storage_offset() == 0:
+            return tvm.runtime.from_dlpack(value)
+        buffer = self._sized(tuple(value.shape), str(value.dtype).removeprefix("torch."))
+        torch.from_dlpack(buffer).copy_(value)
+        return buffer
+
+    def _sized(self, shape: tuple[int, ...], dtype: str) -> tvm.runtime.Tensor:
+        buffer = self._buffer
+        if buffer is None or tuple(buffer.shape) != shape or str(buffer.dtype) != dtype:
+            buffer = tvm.runtime.empty(shape, dtype)
+            self._buffer = buffer
+        return buffer
+
+
+def give(value: tvm.runtime.Tensor, *, as_torch: bool) -> Any:
+    """An output as the caller's kind of tensor, sharing its memory."""
+    if as_torch:
+        return torch.from_dlpack(value)
+    if str(value.dtype) in ("bool", "bfloat16"):
+        return value.numpy()
+    return np.from_dlpack(value)
+
+
+def aligned(array: np.ndarray) -> tvm.runtime.Tensor:
+    """A weight as a tensor of its own, aligned."""
+    return tvm.runtime.tensor(np.ascontiguousarray(array))

@@ -1,0 +1,57 @@
+"""Convolutions with channels last, which is how CPUs and our kernels like them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import tvm
+from tvm import relax
+from tvm.relax.expr_functor import PyExprMutator, mutator
+
+from burnish.passes.rewrite import rewritten
+
+
+@tvm.transform.module_pass(opt_level=0, name="WidenConv1d")
+@dataclass(frozen=True)
+class WidenConv1d:
+    """Rewrite ``conv1d`` in NCW to ``conv2d`` in NCHW with a height of 1; exact."""
+
+    def transform_module(self, mod: tvm.IRModule, _ctx: object) -> tvm.IRModule:
+        return rewritten(mod, _Widen)
+
+
+@mutator
+class _Widen(PyExprMutator):
+    def visit_call_(self, call: relax.Call) -> relax.Expr:  # type: ignore[override]
+        call = super().visit_call_(call)
+        if not isinstance(call.op, tvm.ir.Op) or call.op.name != "relax.nn.conv1d":
+            return call
+        attrs = call.attrs
+        if (str(attrs.data_layout), str(attrs.kernel_layout)) != ("NCW", "OIW"):
+            return call
+        x, w = (self._emit(relax.op.expand_dims(arg, 2)) for arg in call.args)
+        left, right = (int(p) for p in _pair(attrs.padding))
+        y = self._emit(
+            relax.op.nn.conv2d(
+                x,
+                w,
+                strides=[1, int(attrs.strides[0])],
+                padding=[0, left, 0, right],
+                dilation=[1, int(attrs.dilation[0])],
+                groups=int(attrs.groups),
+            )
+        )
+        return relax.op.squeeze(y, [2])
+
+    def _emit(self, expr: relax.Expr) -> relax.Var:
+        return self.builder_.emit(expr)
+
+
+def _pair(padding: Any) -> tuple[Any, Any]:
+    return (padding[0], padding[1]) if len(padding) == 2 else (padding[0], padding[0])
+
+
+def channels_last() -> tvm.ir.transform.Pass:
+    """All ``conv2d`` in NHWC with weights OHWI; transposes only where a layout must be kept."""
+    return relax.transform.ConvertLayout({"relax.nn.conv2d": ["NHWC", "OHWI"]})
