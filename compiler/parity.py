@@ -16,7 +16,6 @@ import numpy as np
 from burnish.compiler.errors import BurnishError
 from burnish.compiler.measure.values import plain
 
-
 TIE = 1e-4
 """Reference values this close, over max|ref|, are ties: either may be the largest."""
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from typing import IO, Any
 
 from burnish.compiler.errors import MeasureError
@@ -38,10 +39,14 @@ def thread_environment(threads: int) -> dict[str, str]:
 
 
 class Worker:
-    """One child process. A wait past its limit, or the child's death, ends it with MeasureError."""
+    """One child process. A wait past its limit, or the child's death, ends it with MeasureError.
 
-    def __init__(self, name: str, threads: int) -> None:
+    Made without waiting; the first request waits until the child has imported ``imports``.
+    """
+
+    def __init__(self, name: str, threads: int, imports: Sequence[str] = ()) -> None:
         self.name = name
+        self.ready = False
         self.stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
         ours, theirs = socket.socketpair()
         fd = theirs.fileno()
@@ -57,7 +62,7 @@ class Worker:
         )
         theirs.close()
         self.channel = Channel(ours)
-        self._exchange((list(sys.path), threads), START_S, "starting")
+        self.channel.send((list(sys.path), threads, tuple(imports)))
 
     @property
     def pid(self) -> int:
@@ -73,12 +78,16 @@ class Worker:
         RemoteError when the request failed in the worker; MeasureError when the worker died or
         did not answer in ``timeout`` seconds, after which it is gone.
         """
+        if not self.ready:
+            self._exchange(None, START_S, "starting")
+            self.ready = True
         return self._exchange((verb, arguments), timeout, doing)
 
     def _exchange(self, message: Any, timeout: float, doing: str) -> Any:
         start = time.monotonic()
         try:
-            self.channel.send(message, timeout)
+            if message is not None:
+                self.channel.send(message, timeout)
             status, value = self.channel.receive(max(0.1, timeout - (time.monotonic() - start)))
         except TimeoutError:
             text = f"{self.name}: no answer within {timeout:g} s while {doing}; its process was"

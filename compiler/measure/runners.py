@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -27,10 +28,12 @@ class Runner:
     """A model, or a kernel, and the runtime that runs it.
 
     ``runtime`` names the thread pool that its process will own; ``note`` says how what runs
-    differs from what was asked for, if it does.
+    differs from what was asked for, if it does. ``imports`` are modules that its process imports
+    as it starts, so that several processes start at once.
     """
 
     runtime: ClassVar[str]
+    imports: ClassVar[tuple[str, ...]] = ()
     note: str = ""
 
     def identity(self) -> Hashable:
@@ -42,7 +45,7 @@ class Runner:
         yield self
 
     def prepare(self, threads: int) -> None:
-        """In the worker: import the runtime and set its thread count."""
+        """In the worker, before memory is read: set the runtime's thread count."""
         self.threads = threads
 
     def open(self) -> Bind:
@@ -60,6 +63,18 @@ def _torch(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
+@contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """A module in eval mode meanwhile, each submodule's own mode restored after."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
 def file_identity(path: str | os.PathLike[str]) -> Hashable:
     """The file as it is now: rewriting it gives another identity."""
     stat = os.stat(path)
@@ -74,6 +89,7 @@ class EagerRunner(Runner):
     """
 
     runtime = "torch"
+    imports = ("torch",)
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -97,8 +113,8 @@ class EagerRunner(Runner):
         tensors = tuple(
             value if torch.is_tensor(value) else torch.as_tensor(value) for value in inputs
         )
-        with torch.no_grad():
-            program = torch.export.export(self.model.eval(), tensors)
+        with evaluating(self.model), torch.no_grad():
+            program = torch.export.export(self.model, tensors)
         torch.export.save(program, f"{path}.pt2")
         short = reason.splitlines()[0][:160]
         yield TorchFile(
@@ -144,6 +160,7 @@ class OnnxRuntimeRunner(Runner):
     """ONNX Runtime on the CPU: a path, serialized bytes, or an ``onnx.ModelProto``."""
 
     runtime = "onnxruntime"
+    imports = ("onnxruntime",)
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -222,13 +239,13 @@ class ArtifactRunner(Runner):
     path: str
     loader: Callable[[str], Callable[..., Any]] | None = None
     runtime: ClassVar[str] = "tvm"
+    imports: ClassVar[tuple[str, ...]] = ("tvm",)
 
     def identity(self) -> Hashable:
         return file_identity(self.path)
 
     def prepare(self, threads: int) -> None:
         _torch(threads)
-        importlib.import_module("tvm")
 
     def open(self) -> Bind:
         load = self.loader
@@ -250,12 +267,10 @@ class KernelRunner(Runner):
     symbol: str
     arguments: tuple[tuple[tuple[int, ...], str], ...]
     runtime: ClassVar[str] = "tvm"
+    imports: ClassVar[tuple[str, ...]] = ("tvm",)
 
     def identity(self) -> Hashable:
         return (file_identity(self.library), self.symbol, self.arguments)
-
-    def prepare(self, threads: int) -> None:
-        importlib.import_module("tvm")
 
     def open(self) -> Bind:
         import tvm

@@ -117,10 +117,8 @@ class MeasureService:
                 f"runners of {' and '.join(runtimes)} cannot share a process: their thread pools "
                 "disturb each other"
             )
-        turns = [
-            self._turn(name, self.open(name, runner, inputs, share_process=share_process), inputs)
-            for name, runner in runners.items()
-        ]
+        loaded = self.open(runners, inputs, share_process=share_process)
+        turns = [self._turn(name, loaded[name], inputs) for name in runners]
         meter = LoadMeter({turn.pid for turn in turns})
         take_rounds(turns, rounds=rounds or ROUNDS, budget_s=budget_s, retries=retries)
         load = meter.others()
@@ -143,29 +141,47 @@ class MeasureService:
         return loaded.worker.ask(verb, loaded.key, *arguments, timeout=self.timeout, doing=doing)
 
     def open(
-        self, name: str, runner: Runner, inputs: Sequence[Any], *, share_process: bool = False
-    ) -> Loaded:
-        """Load a runner under a name, without timing it; ``inputs`` serve it if it must export."""
-        place = f"shared {runner.runtime}" if share_process else f"own {name}"
-        key = (place, runner.identity())
-        found = self._loaded.pop(key, None)
-        if found is None or not found.worker.alive:
-            found = self._load(place, name, runner, inputs, share_process)
-        self._loaded[key] = self._named[name] = found
-        return found
+        self, runners: Mapping[str, Runner], inputs: Sequence[Any], *, share_process: bool = False
+    ) -> dict[str, Loaded]:
+        """Load runners under their names, without timing them.
 
-    def _load(
-        self, place: str, name: str, runner: Runner, inputs: Sequence[Any], shared: bool
-    ) -> Loaded:
+        ``inputs`` serve those that must export their model. What is loaded already stays.
+        """
+        places = {
+            name: f"shared {runner.runtime}" if share_process else f"own {name}"
+            for name, runner in runners.items()
+        }
+        keys = {name: (places[name], runner.identity()) for name, runner in runners.items()}
+        missing = [name for name, key in keys.items() if not self._lives(key)]
+        for name in missing:
+            self._start(places[name], runners[name], fresh=not share_process)
+        for name, key in keys.items():
+            found = self._loaded.pop(key, None)
+            if found is None or not self._lives_in(found):
+                self._evict(places[name], max(HOSTED_LIMIT, len(runners)))
+                found = self._load(places[name], name, runners[name], inputs)
+            self._loaded[key] = self._named[name] = found
+        return {name: self._named[name] for name in runners}
+
+    def _lives(self, key: tuple[str, Hashable]) -> bool:
+        found = self._loaded.get(key)
+        return found is not None and self._lives_in(found)
+
+    def _lives_in(self, loaded: Loaded) -> bool:
+        return loaded.worker.alive and loaded.worker in self._workers.values()
+
+    def _start(self, place: str, runner: Runner, *, fresh: bool) -> None:
+        worker = self._workers.get(place)
+        if worker is not None and (fresh or not worker.alive):
+            self._end(place)
+        if place not in self._workers:
+            name = f"the {runner.runtime} process"
+            self._workers[place] = Worker(name, self.threads, runner.imports)
+
+    def _load(self, place: str, name: str, runner: Runner, inputs: Sequence[Any]) -> Loaded:
         import cloudpickle
 
-        worker = self._workers.get(place)
-        if worker is not None and not (shared and worker.alive):
-            self._end(place)
-            worker = None
-        if worker is None:
-            worker = self._workers[place] = Worker(f"the {runner.runtime} process", self.threads)
-        self._evict(place)
+        worker = self._workers[place]
         self._count += 1
         label = f"{self._count}"
         refused: RemoteError | None = None
@@ -183,10 +199,11 @@ class MeasureService:
             raise MeasureError(f"{name!r} offers no way to reach its process")
         raise refused
 
-    def _evict(self, place: str) -> None:
+    def _evict(self, place: str, limit: int) -> None:
         keys = [key for key in self._loaded if key[0] == place]
-        for key in keys[: max(0, len(keys) - HOSTED_LIMIT + 1)]:
+        for key in keys[: max(0, len(keys) + 1 - limit)]:
             loaded = self._loaded.pop(key)
+            self._named = {k: v for k, v in self._named.items() if v is not loaded}
             self._ask(loaded, "close", doing="making room")
 
     def _end(self, place: str) -> None:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import importlib
 import os
 import socket
 import sys
 import threading
 import time
 import traceback
+from contextlib import suppress
 from typing import Any
 
 from burnish.compiler.measure.runners import Bind, Call
@@ -140,8 +142,11 @@ def main(fd: int, parent: int) -> None:
     """Answer requests until the other end closes."""
     threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
     channel = Channel(socket.socket(fileno=fd))
-    path, threads = channel.receive()
+    path, threads, imports = channel.receive()
     sys.path[:] = path
+    for name in imports:
+        with suppress(ImportError):  # the runner that needs it says so better
+            importlib.import_module(name)
     session = Session(threads)
     channel.send(("ok", os.getpid()))
     while True:

@@ -99,6 +99,16 @@ def test_variants_can_share_a_process(service):
     assert timings["a"].peak_memory_bytes is None
 
 
+def test_a_shared_process_makes_room_for_later_variants(service):
+    runners = {f"v{number}": sleeper(0) for number in range(6)}
+    service.open(runners, (), share_process=True)
+    assert len({service.outputs(name, ())["pid"].item() for name in runners}) == 1
+    service.open({"one more": sleeper(0)}, (), share_process=True)
+    with pytest.raises(MeasureError, match="no runner is loaded as 'v0'"):
+        service.outputs("v0", ())
+    assert service.open(runners, (), share_process=True)["v0"].worker.alive
+
+
 def test_two_runtimes_cannot_share_a_process(service):
     with pytest.raises(MeasureError, match="runners of sleep and torch cannot share a process"):
         service.take_turns(
@@ -128,14 +138,14 @@ def test_peak_memory_counts_activations(service):
 def test_a_module_that_cannot_be_pickled_is_exported_and_says_so(service):
     model = torch.nn.Linear(8, 2)
     model.unpicklable = threading.Lock()
-    timing = service.take_turns({"exported": EagerRunner(model)}, X, rounds=1, retries=0)
-    assert "timed as an exported program" in timing["exported"].note
+    loaded = service.open({"exported": EagerRunner(model)}, X, share_process=True)
+    assert "timed as an exported program" in loaded["exported"].note
     np.testing.assert_allclose(service.outputs("exported", X), model(*X).detach(), rtol=1e-6)
 
 
 def test_exported_program(service):
     program = torch.export.export(torch.nn.Linear(8, 2), X)
-    service.open("program", EagerRunner(program), X)
+    service.open({"program": EagerRunner(program)}, X, share_process=True)
     assert service.outputs("program", X).shape == (4, 2)
 
 
@@ -151,12 +161,12 @@ def test_onnxruntime(service, tmp_path, form):
     model = doubling()
     onnx.save(model, tmp_path / "m.onnx")
     forms = {"proto": model, "bytes": model.SerializeToString(), "path": tmp_path / "m.onnx"}
-    service.open("ort", OnnxRuntimeRunner(forms[form]), X)
+    service.open({"ort": OnnxRuntimeRunner(forms[form])}, X, share_process=True)
     np.testing.assert_array_equal(service.outputs("ort", X)[0], np.full((4, 8), 2, np.float32))
 
 
 def test_onnxruntime_input_count(service):
-    service.open("ort", OnnxRuntimeRunner(doubling()), X)
+    service.open({"ort": OnnxRuntimeRunner(doubling())}, X, share_process=True)
     with pytest.raises(MeasureError, match=r"takes 1 inputs \['x'\], 2 were given"):
         service.outputs("ort", X + X)
 
@@ -169,10 +179,10 @@ def test_artifact(service, tmp_path):
         return lambda x: [x * factor]
 
     path.write_text("3")
-    service.open("artifact", ArtifactRunner(str(path), load), X)
+    service.open({"artifact": ArtifactRunner(str(path), load)}, X, share_process=True)
     assert service.outputs("artifact", X)[0][0, 0] == 3
     path.write_text("4.0")
-    service.open("artifact", ArtifactRunner(str(path), load), X)
+    service.open({"artifact": ArtifactRunner(str(path), load)}, X, share_process=True)
     assert service.outputs("artifact", X)[0][0, 0] == 4
 
 
@@ -228,7 +238,7 @@ def test_a_failing_model_is_named_and_its_process_lives(service):
         MeasureError, match=r"ValueError: no such layer \(while first running 'failing'"
     ):
         service.take_turns({"failing": runner}, ())
-    assert service.open("failing", runner, ()).worker.alive
+    assert service.open({"failing": runner}, ())["failing"].worker.alive
 
 
 def test_a_crash_names_the_signal_and_shows_the_last_output(service):
@@ -252,15 +262,15 @@ def test_exit_names_the_code(service):
 def test_a_hanging_call_is_ended():
     with MeasureService(1, timeout=1.0) as service:
         runner = sleeper(60)
-        loaded = service.open("hang", runner, ())
+        worker = service.open({"hang": runner}, ())["hang"].worker
         with pytest.raises(MeasureError, match="no answer within 1 s while first running 'hang'"):
             service.take_turns({"hang": runner}, ())
-        assert not loaded.worker.alive
+        assert not worker.alive
 
 
 def test_closing_ends_every_process():
     with MeasureService(1) as service:
-        worker = service.open("a", sleeper(0), ()).worker
+        worker = service.open({"a": sleeper(0)}, ())["a"].worker
         assert worker.alive
     assert not worker.alive
 
