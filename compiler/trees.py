@@ -92,7 +92,7 @@ def flatten(node: Node, value: object, put: Callable[[int, object], None], where
         return
     ((kind, items),) = node.items()
     if kind == "const":
-        if type(value) is not type(items) or value != items:
+        if not _is_same(value, items):
             raise ValueError(
                 f"{where} was imported as the constant {items!r} and cannot be {_short(value)}"
             )
@@ -114,6 +114,13 @@ def flatten(node: Node, value: object, put: Callable[[int, object], None], where
 def is_constant(node: Node) -> bool:
     """Whether the node is a fixed value, not a tensor."""
     return isinstance(node, dict) and "const" in node
+
+
+def _is_same(value: Any, constant: object) -> bool:
+    """Whether a value is the constant, as itself or as an array of this one number."""
+    if getattr(value, "shape", None) in ((), (1,)) and hasattr(value, "item"):
+        value = value.item()
+    return type(value) is type(constant) and value == constant
 
 
 def _named(value: object) -> dict[str, object] | None:

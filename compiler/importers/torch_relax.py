@@ -268,7 +268,9 @@ def _tensor_of(program: ExportedProgram, spec: Any) -> torch.Tensor:
         spec.kind is InputKind.BUFFER and spec.target in program.state_dict
     ):
         return program.state_dict[spec.target]
-    if spec.target in program.constants and isinstance(program.constants[spec.target], torch.Tensor):
+    if spec.target in program.constants and isinstance(
+        program.constants[spec.target], torch.Tensor
+    ):
         return program.constants[spec.target]
     raise ImportModelError(f"the model holds {spec.target!r}, which is no tensor ({spec.kind})")
 

@@ -1,0 +1,160 @@
+"""The ONNX pre-pass: fix the sizes that are known, then let ONNX Runtime fold what follows.
+
+Exports compute shapes at run time even where they cannot change; with sizes fixed those
+computations are constants, and TVM's importer takes shapes only as constants.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import AttributeProto, ModelProto, NodeProto, helper, numpy_helper
+
+from burnish.compiler.errors import ImportModelError
+from burnish.compiler.importers.onnx_checks import STANDARD, graphs_of
+
+Dim = int | str
+
+# Rewrites of weights: ours do the same later, under the weights' own names and measured.
+NOT_FOLDED = ("ConvAddFusion", "ConvBNFusion", "ConvMulFusion", "MatMulAddFusion", "MatmulBNFusion")
+
+
+def run_time_inputs(model: ModelProto) -> list[onnx.ValueInfoProto]:
+    """Graph inputs that are no initializers."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    return [value for value in model.graph.input if value.name not in weights]
+
+
+def pin(
+    model: ModelProto,
+    shapes: Mapping[str, tuple[Dim, ...]],
+    constants: Mapping[str, int | float | bool],
+) -> ModelProto:
+    """A copy whose inputs have these shapes, and whose constant inputs are initializers.
+
+    Declared shapes of outputs and of values in between are dropped: exporters write what held
+    for their own example.
+    """
+    pinned = ModelProto()
+    pinned.CopyFrom(model)
+    graph = pinned.graph
+    for value in run_time_inputs(pinned):
+        tensor = value.type.tensor_type
+        if value.name in constants:
+            dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type)
+            size = [d.dim_value or 1 for d in tensor.shape.dim]
+            array = np.full(size, constants[value.name], dtype)
+            graph.initializer.append(numpy_helper.from_array(array, value.name))
+            continue
+        del tensor.shape.dim[:]
+        for size in shapes[value.name]:
+            dim = tensor.shape.dim.add()
+            if isinstance(size, str):
+                dim.dim_param = size
+            else:
+                dim.dim_value = size
+        if not shapes[value.name]:
+            tensor.shape.SetInParent()
+    weights = {tensor.name for tensor in graph.initializer}
+    kept = [value for value in graph.input if value.name not in weights]
+    del graph.input[:]
+    graph.input.extend(kept)
+    del graph.value_info[:]
+    for output in graph.output:
+        if output.type.HasField("tensor_type"):
+            output.type.tensor_type.ClearField("shape")
+    return pinned
+
+
+def fold(model: ModelProto) -> ModelProto:
+    """The model after ONNX Runtime's basic rewrites (constants folded, dead nodes dropped).
+
+    Raises :class:`ImportModelError` without ONNX Runtime, and where it refuses the model.
+    """
+    try:
+        import onnxruntime
+    except ImportError:
+        raise ImportModelError(
+            "folding constants in ONNX models needs ONNX Runtime: pip install 'burnish[onnx]', or "
+            "switch the pre-pass off with fold=False"
+        ) from None
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder, "model.onnx"), Path(folder, "folded.onnx")
+        options.optimized_model_filepath = str(target)
+        large = model.ByteSize() > 2**30
+        if large:
+            options.add_session_config_entry(
+                "session.optimized_model_external_initializers_file_name", "folded.bin"
+            )
+        stored = ModelProto()
+        stored.CopyFrom(model)
+        onnx.save_model(stored, str(source), save_as_external_data=large, location="weights.bin")
+        try:
+            onnxruntime.InferenceSession(
+                str(source),
+                options,
+                providers=["CPUExecutionProvider"],
+                disabled_optimizers=NOT_FOLDED,
+            )
+        except Exception as error:
+            raise ImportModelError(f"ONNX Runtime refuses the model: {error}") from error
+        return onnx.load_model(str(target))
+
+
+def inline_functions(model: ModelProto) -> ModelProto:
+    """The model with its own functions written out."""
+    return onnx.inliner.inline_local_functions(model) if model.functions else model
+
+
+def lift_constants(model: ModelProto) -> ModelProto:
+    """A copy whose Constant nodes and inner graphs' initializers are initializers of the graph.
+
+    A weight keeps its name; one that is taken already gets the name of its node's output before
+    it. So every weight is a parameter wherever in the model it is used.
+    """
+    lifted = ModelProto()
+    lifted.CopyFrom(model)
+    top = lifted.graph
+    taken = {tensor.name for tensor in top.initializer}
+    for graph in graphs_of(top):
+        inner = graph is not top
+        for node in [n for n in graph.node if n.op_type == "Constant" and n.domain in STANDARD]:
+            array = _constant_value(node)
+            if array is not None and node.output[0] not in taken:
+                top.initializer.append(numpy_helper.from_array(array, node.output[0]))
+                taken.add(node.output[0])
+                graph.node.remove(node)
+        if not inner:
+            continue
+        for tensor in [t for t in graph.initializer if t.name not in taken]:
+            top.initializer.append(tensor)
+            taken.add(tensor.name)
+            graph.initializer.remove(tensor)
+    return lifted
+
+
+def _constant_value(node: NodeProto) -> np.ndarray | None:
+    """The tensor of a Constant node; None for strings and sparse tensors."""
+    attribute = next(iter(node.attribute), None)
+    if attribute is None:
+        return None
+    match attribute.name:
+        case "value" if attribute.type == AttributeProto.TENSOR:
+            return numpy_helper.to_array(attribute.t)
+        case "value_float":
+            return np.array(attribute.f, np.float32)
+        case "value_floats":
+            return np.array(attribute.floats, np.float32)
+        case "value_int":
+            return np.array(attribute.i, np.int64)
+        case "value_ints":
+            return np.array(attribute.ints, np.int64)
+    return None

@@ -1,0 +1,209 @@
+"""ONNX models: ModelProto -> module, signature, content hash."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import tvm
+from onnx import ModelProto
+
+from burnish.compiler.errors import ImportModelError
+from burnish.compiler.importers.memory import check_memory
+from burnish.compiler.importers.onnx_checks import (
+    REFUSED_TYPES,
+    check_supported,
+    check_valid,
+    tensors_of,
+)
+from burnish.compiler.importers.onnx_fold import (
+    Dim,
+    fold,
+    inline_functions,
+    lift_constants,
+    pin,
+    run_time_inputs,
+)
+from burnish.compiler.importers.onnx_relax import GraphImporter, _dtype, check_types
+from burnish.compiler.importers.tidy import drop_unused_weights
+from burnish.compiler.signature import Signature, TensorSpec, dtype_name
+from burnish.passes.params import with_params
+
+
+def import_onnx(
+    model: ModelProto,
+    example_inputs: Any,
+    dynamic: Mapping[str, Any] | None,
+    *,
+    fold: bool,
+) -> tuple[tvm.IRModule, Signature, str]:
+    """Module under the IR convention, signature and content hash of an ONNX model.
+
+    The outputs are a list, as ONNX Runtime returns them. Raises :class:`ImportModelError` with
+    what is wrong and what to do.
+    """
+    check_memory(model.ByteSize(), copies=4 if fold else 2)
+    check_valid(model)
+    declared = run_time_inputs(model)
+    examples = _by_name(declared, example_inputs)
+    constants = {n: v for n, v in examples.items() if isinstance(v, (bool, int, float))}
+    shapes = _shapes([v for v in declared if v.name not in constants], examples, dynamic or {})
+    ready = pin(inline_functions(model), shapes, constants)
+    if fold:
+        ready = _fold(ready)
+    ready = lift_constants(ready)
+    check_supported(ready)
+    inputs = tuple(
+        TensorSpec(v.name, shapes[v.name], _dtype(v.type.tensor_type.elem_type))
+        for v in declared
+        if v.name in shapes
+    )
+    importer = GraphImporter(ready, inputs)
+    mod = importer.module()
+    if ready.ByteSize() < 2**30:
+        check_types(onnx.shape_inference.infer_shapes(ready), importer._nodes)
+    mod = drop_unused_weights(with_params(mod, importer.weights))
+    order = {spec.name: index for index, spec in enumerate(inputs)}
+    arguments = tuple(
+        (v.name, order[v.name] if v.name in order else {"const": constants[v.name]})
+        for v in declared
+    )
+    outputs = _outputs(mod, [value.name for value in ready.graph.output])
+    tree = {"list": list(range(len(outputs)))}
+    symbols: dict[str, tuple[int, int | None]] = {
+        n: (1, None) for spec in inputs for n in spec.shape if isinstance(n, str)
+    }
+    return mod, Signature(inputs, outputs, arguments, tree, symbols), _content_hash(model)
+
+
+_fold = fold
+
+
+def _by_name(declared: Sequence[onnx.ValueInfoProto], examples: Any) -> dict[str, Any]:
+    names = [value.name for value in declared]
+    if examples is None:
+        return {}
+    if isinstance(examples, Mapping):
+        unknown = [name for name in examples if name not in names]
+        if unknown:
+            raise ImportModelError(
+                f"the model has no input {unknown[0]!r}; its inputs are: {', '.join(names)}"
+            )
+        return dict(examples)
+    if not isinstance(examples, (tuple, list)):
+        examples = (examples,)
+    if len(examples) != len(names):
+        raise ImportModelError(
+            f"got {len(examples)} example inputs, the model has {len(names)}: {', '.join(names)}"
+        )
+    return dict(zip(names, examples, strict=True))
+
+
+def _shapes(
+    declared: Sequence[onnx.ValueInfoProto],
+    examples: Mapping[str, Any],
+    dynamic: Mapping[str, Any],
+) -> dict[str, tuple[Dim, ...]]:
+    """Every input's shape: dynamic sizes by name, the others from the example or declaration."""
+    names = [value.name for value in declared]
+    for name in dynamic:
+        if name not in names:
+            raise ImportModelError(
+                f"dynamic names the input {name!r}; the model's inputs are: {', '.join(names)}"
+            )
+    shapes = {}
+    for value in declared:
+        kind = value.type.WhichOneof("value")
+        if kind != "tensor_type" or value.type.tensor_type.elem_type in REFUSED_TYPES:
+            raise ImportModelError(f"the input {value.name!r} is no tensor of numbers ({kind})")
+        shapes[value.name] = _shape(value, examples.get(value.name), dynamic.get(value.name) or {})
+    return shapes
+
+
+def _shape(
+    value: onnx.ValueInfoProto, example: Any, dynamic: Mapping[int, Any] | Sequence[Any]
+) -> tuple[Dim, ...]:
+    tensor = value.type.tensor_type
+    open_dims = dict(dynamic.items() if isinstance(dynamic, Mapping) else enumerate(dynamic))
+    sizes: list[int | None] = [d.dim_value or None for d in tensor.shape.dim]
+    if example is not None:
+        if not hasattr(example, "shape"):
+            raise ImportModelError(
+                f"the example of {value.name!r} must be an array, got {type(example).__name__}"
+            )
+        given, want = dtype_name(example.dtype), _dtype(tensor.elem_type)
+        if given != want:
+            raise ImportModelError(
+                f"the example of {value.name!r} is {given}, the model takes {want}"
+            )
+        shape = [int(n) for n in example.shape]
+        fits = not tensor.HasField("shape") or (
+            len(shape) == len(sizes)
+            and all(size in (None, n) for size, n in zip(sizes, shape, strict=True))
+        )
+        if not fits:
+            raise ImportModelError(
+                f"the example of {value.name!r} has shape {tuple(shape)}, the model takes "
+                f"{_declared(value)}",
+                shape=shape,
+            )
+        sizes = list(shape)
+    elif not tensor.HasField("shape"):
+        raise ImportModelError(
+            f"the input {value.name!r} has no declared rank: give example_inputs"
+        )
+    for axis, dim in open_dims.items():
+        if dim is None:
+            continue
+        if not isinstance(axis, int) or not -len(sizes) <= axis < len(sizes):
+            raise ImportModelError(
+                f"dynamic names axis {axis!r} of the input {value.name!r} of rank {len(sizes)}"
+            )
+        label = dim if isinstance(dim, str) else getattr(dim, "__name__", "")
+        if not label.isidentifier():
+            raise ImportModelError(f"a dynamic size needs a name like 'batch', got {dim!r}")
+        sizes[axis] = label  # type: ignore[call-overload]
+    missing = [axis for axis, size in enumerate(sizes) if size is None]
+    if missing:
+        raise ImportModelError(
+            f"the input {value.name!r} is declared as {_declared(value)}: give example_inputs, or "
+            f"name its open sizes, as dynamic={{{value.name!r}: {{{missing[0]}: 'batch'}}}}"
+        )
+    return tuple(size for size in sizes if size is not None)
+
+
+def _declared(value: onnx.ValueInfoProto) -> str:
+    dims = value.type.tensor_type.shape.dim
+    return f"({', '.join(str(d.dim_value or d.dim_param or '?') for d in dims)})"
+
+
+def _outputs(mod: tvm.IRModule, names: Sequence[str]) -> tuple[TensorSpec, ...]:
+    fields = mod["main"].ret_ty.fields
+    return tuple(
+        TensorSpec(
+            name,
+            tuple(int(n) if hasattr(n, "value") else str(n) for n in ty.shape or ()),
+            str(ty.dtype),
+        )
+        for name, ty in zip(names, fields, strict=True)
+    )
+
+
+def _content_hash(model: ModelProto) -> str:
+    """sha256 over the model without its tensors, then each tensor's name and bytes."""
+    digest = hashlib.sha256()
+    bare = ModelProto()
+    bare.CopyFrom(model)
+    for tensor in tensors_of(bare.graph):
+        tensor.ClearField("raw_data")
+    digest.update(bare.SerializeToString(deterministic=True))
+    for tensor in tensors_of(model.graph):
+        digest.update(tensor.name.encode())
+        digest.update(tensor.raw_data)
+    return digest.hexdigest()
+
+
+__all__ = ["import_onnx", "np"]

@@ -1,0 +1,88 @@
+"""Converters of ours for ONNX operators where TVM's write more than there is to do.
+
+Each takes (importer, inputs, attributes) and returns a Relax expression, or None to leave the
+node to TVM's converter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import relax
+
+Emit = Callable[[relax.Expr], relax.Var]
+Inputs = Sequence[relax.Expr | None]
+op = relax.op
+
+
+def clip(emit: Emit, inputs: Inputs, attrs: dict[str, Any]) -> relax.Expr | None:
+    """Constant limits as ``clip``; TVM's converter tests them for NaN at run time."""
+    x = inputs[0]
+    if x is None or not str(x.ty.dtype).startswith("float"):
+        return None
+    low, high = attrs.get("min", -np.inf), attrs.get("max", np.inf)
+    for index, given in enumerate(inputs[1:3]):
+        if given is not None:
+            limit = value_of(given)
+            if limit is None or limit.size != 1 or np.isnan(limit).any():
+                return None
+            low, high = (limit.item(), high) if index == 0 else (low, limit.item())
+    if np.isinf(low) and np.isinf(high):
+        return x
+    if low == 0 and np.isinf(high):
+        return op.nn.relu(x)
+    if np.isinf(low):
+        return op.minimum(x, relax.const(high, str(x.ty.dtype)))
+    if np.isinf(high):
+        return op.maximum(x, relax.const(low, str(x.ty.dtype)))
+    return op.clip(x, float(low), float(high))
+
+
+def gather(emit: Emit, inputs: Inputs, attrs: dict[str, Any]) -> relax.Expr | None:
+    """Rows of a tensor; negative indices count from the end.
+
+    Constant indices are made positive here, others at run time. Out of range reads the edge.
+    """
+    x, index = inputs[0], inputs[1]
+    if x is None or index is None or not isinstance(x.ty, relax.TensorType) or x.ty.shape is None:
+        return None
+    axis = int(attrs.get("axis", 0)) % x.ty.ndim
+    size, fixed = x.ty.shape[axis], value_of(index)
+    if fixed is not None and isinstance(size, tvm.tirx.IntImm):
+        positive = np.where(fixed < 0, fixed + int(size), fixed)
+        if fixed.size and (positive.min() < 0 or positive.max() >= int(size)):
+            raise ValueError(f"index {fixed.tolist()} is out of range for axis {axis} of {size}")
+        return op.take(x, relax.const(positive, str(fixed.dtype)), axis=axis, mode="fast")
+    if not isinstance(size, tvm.tirx.IntImm) or not isinstance(index.ty, relax.TensorType):
+        return None
+    dtype = str(index.ty.dtype)
+    if not dtype.startswith("uint"):
+        wrapped = emit(op.add(index, relax.const(int(size), dtype)))
+        index = emit(op.where(emit(op.less(index, relax.const(0, dtype))), wrapped, index))
+    return op.take(x, index, axis=axis, mode="clip")
+
+
+def power(emit: Emit, inputs: Inputs, attrs: dict[str, Any]) -> relax.Expr | None:
+    """Squares as products; TVM's ``power`` calls the library function for each element."""
+    x, exponent = inputs[0], inputs[1]
+    if x is None or exponent is None or not isinstance(x.ty, relax.TensorType):
+        return None
+    value = value_of(exponent)
+    if value is None or value.size != 1 or value.ndim > x.ty.ndim or value.item() != 2:
+        return None
+    return op.multiply(x, x)
+
+
+def value_of(expr: relax.Expr) -> np.ndarray | None:
+    """The array of a constant, else None."""
+    return expr.value.numpy() if isinstance(expr, tvm.ir.GenericConst) else None
+
+
+CONVERTERS: dict[str, Callable[[Emit, Inputs, dict[str, Any]], relax.Expr | None]] = {
+    "Clip": clip,
+    "Gather": gather,
+    "Pow": power,
+}

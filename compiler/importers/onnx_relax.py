@@ -1,0 +1,191 @@
+"""ONNX graph -> Relax under the IR convention, on TVM's converters.
+
+TVM's importer is subclassed for the convention: float weights become parameters under their
+initializer names, while shapes, axes and other settings stay constants, since converters read
+their values. Results are held to the types that ONNX's shape inference gives.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+import tvm
+from onnx import ModelProto, TensorProto, helper
+from tvm import relax, tirx
+from tvm.relax.frontend.onnx.onnx_frontend import ONNXGraphImporter, get_numpy
+
+from burnish.compiler.errors import ImportModelError
+from burnish.compiler.importers import onnx_ops
+from burnish.compiler.importers.onnx_checks import STANDARD, graphs_of
+from burnish.compiler.signature import TensorSpec
+
+WEIGHT_DTYPES = ("float16", "bfloat16", "float32", "float64", "int8", "uint8")
+# First input, by operator, from which inputs are settings that converters read as constants.
+SETTINGS_FROM = {
+    "Clip": 1,
+    "DequantizeLinear": 1,
+    "Dropout": 1,
+    "OneHot": 1,
+    "Pad": 1,
+    "QuantizeLinear": 1,
+    "Range": 0,
+    "Resize": 1,
+    "TopK": 1,
+    "Upsample": 1,
+}
+
+
+class GraphImporter(ONNXGraphImporter):
+    """One import of one graph, with inputs as the signature says."""
+
+    def __init__(self, model: ModelProto, inputs: tuple[TensorSpec, ...]) -> None:
+        super().__init__({}, None, keep_params_in_input=True, sanitize=False)
+        self.model = model
+        self.specs = inputs
+        self.weights: dict[str, np.ndarray] = {}
+        self.opset = next(o.version for o in model.opset_import if o.domain in STANDARD)
+
+    def module(self) -> tvm.IRModule:
+        """The module; its weights are in :attr:`weights`."""
+        graph = self.model.graph
+        variables = self._declare_inputs()
+        parameters = self._declare_weights(graph)
+        branches = any(node.op_type == "If" for node in graph.node)
+        with self.bb.function(
+            "main", params=[*variables, *parameters], attrs={"num_input": len(variables)}
+        ):
+            with contextlib.nullcontext() if branches else self.bb.dataflow():
+                self._nodes_quietly(graph)
+                result = relax.Tuple([self._output(value.name) for value in graph.output])
+                if not branches:
+                    result = self.bb.emit_output(result)
+            self.bb.emit_func_output(result)
+        return self.bb.get()
+
+    def _declare_inputs(self) -> list[relax.Var]:
+        sizes: dict[str, tirx.Var] = {}
+        variables = []
+        for index, spec in enumerate(self.specs):
+            shape = [
+                sizes.setdefault(n, tirx.Var(n, "int64")) if isinstance(n, str) else n
+                for n in spec.shape
+            ]
+            name = "".join(c if c.isalnum() else "_" for c in spec.name)
+            name = name if name[:1].isalpha() else f"input_{index}_{name}"
+            self._nodes[spec.name] = relax.Var(name, relax.TensorType(shape, spec.dtype))
+            variables.append(self._nodes[spec.name])
+        return variables
+
+    def _declare_weights(self, graph: onnx.GraphProto) -> list[relax.Var]:
+        settings = _settings(graph)
+        parameters = []
+        for tensor in graph.initializer:
+            array = get_numpy(tensor).reshape(tuple(tensor.dims))
+            if is_weight(array) and tensor.name not in settings:
+                self.weights[tensor.name] = array
+                ty = relax.TensorType(list(array.shape), str(array.dtype))
+                self._nodes[tensor.name] = relax.Var(tensor.name, ty)
+                parameters.append(self._nodes[tensor.name])
+            else:
+                self._nodes[tensor.name] = relax.const(array, str(array.dtype))
+        return parameters
+
+    def _nodes_quietly(self, graph: onnx.GraphProto) -> None:
+        """TVM prints the inputs of a failing node to stdout; the error says which it was."""
+        with contextlib.redirect_stdout(io.StringIO()):
+            self._construct_nodes(graph)
+
+    def _convert_operator(
+        self, op_name: str, inputs: Any, attrs: dict[str, Any], opset: int
+    ) -> relax.Expr:
+        try:
+            if op_name in onnx_ops.CONVERTERS:
+                given = [*inputs[: len(inputs)]]
+                own = onnx_ops.CONVERTERS[op_name](self.bb.emit, given, attrs)
+                if own is not None:
+                    return self.bb.normalize(own)
+            return super()._convert_operator(op_name, inputs, attrs, opset)
+        except ImportModelError:
+            raise
+        except Exception as error:
+            where = attrs.get("tvm_custom", {}).get("name") or "an unnamed node"
+            raise ImportModelError(f"{op_name} at {where}: {error}", op=op_name) from error
+
+    def _convert_subgraph(self, bb: relax.BlockBuilder, graph: onnx.GraphProto) -> relax.Expr:
+        """A branch of If as a sequence of its own, so that only the branch taken is computed."""
+        outer = dict(self._nodes)
+        nested = any(node.op_type == "If" for node in graph.node)
+        if nested:
+            bb._begin_binding_block()
+        else:
+            bb._begin_dataflow_block()
+        try:
+            for tensor in graph.initializer:
+                self._nodes[tensor.name] = relax.const(get_numpy(tensor).reshape(tensor.dims))
+            self._construct_nodes(graph)
+            values = [self._output(value.name) for value in graph.output]
+            result = values[0] if len(values) == 1 else relax.Tuple(values)
+            result = bb.emit(result) if nested else bb.emit_output(result)
+        finally:
+            block = bb._end_block()
+            self._nodes = outer
+        return relax.SeqExpr([block], result)
+
+    def _output(self, name: str) -> relax.Expr:
+        value = self._nodes[name]
+        if isinstance(value.ty, relax.ShapeType):
+            value = self.bb.emit(relax.op.shape_to_tensor(value))
+        return value
+
+
+def is_weight(array: np.ndarray) -> bool:
+    """Whether an initializer is a weight by its values: numbers that are no index and no scalar."""
+    return str(array.dtype) in WEIGHT_DTYPES and array.size > 1
+
+
+def check_types(model: ModelProto, nodes: Mapping[str, relax.Expr]) -> None:
+    """Refuse a result whose type is not the one ONNX gives it; such converters are wrong."""
+    for value in [*model.graph.value_info, *model.graph.output]:
+        expr, want = nodes.get(value.name), value.type.tensor_type
+        if expr is None or not isinstance(expr.ty, relax.TensorType) or not want.elem_type:
+            continue
+        got, dtype = str(expr.ty.dtype), _dtype(want.elem_type)
+        if got != dtype:
+            raise ImportModelError(
+                f"the converter of the node that makes {value.name!r} gives {got}, ONNX says {dtype}"
+            )
+        shape = expr.ty.shape
+        if not want.HasField("shape") or not isinstance(shape, relax.ShapeExpr):
+            continue
+        sizes = [d.dim_value if d.HasField("dim_value") else None for d in want.shape.dim]
+        found = [int(n) if isinstance(n, tirx.IntImm) else None for n in shape]
+        same = len(sizes) == len(found) and all(
+            None in pair or pair[0] == pair[1] for pair in zip(sizes, found, strict=True)
+        )
+        if not same:
+            raise ImportModelError(
+                f"the converter of the node that makes {value.name!r} gives shape {found}, ONNX "
+                f"says {sizes}"
+            )
+
+
+def _settings(graph: onnx.GraphProto) -> set[str]:
+    """Initializers that some node takes as a setting."""
+    return {
+        name
+        for inner in graphs_of(graph)
+        for node in inner.node
+        if node.op_type in SETTINGS_FROM
+        for name in node.input[SETTINGS_FROM[node.op_type] :]
+    }
+
+
+def _dtype(elem_type: int) -> str:
+    if elem_type == TensorProto.BFLOAT16:
+        return "bfloat16"
+    return str(np.dtype(helper.tensor_dtype_to_np_dtype(elem_type)))
