@@ -18,6 +18,8 @@ from burnish.passes.params import get_params, weight_vars, with_params
 from burnish.passes.patterns import select_eligible
 from burnish.passes.prune import is_floating
 
+LISTED = 8
+
 
 @tvm.transform.module_pass(opt_level=0, name="QuantizeWeights")
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class QuantizeWeights:
        (layout: :mod:`burnish.passes.dequantize`). Each reader gets its own dequantization, so
        that it can be fused into it: run common-subexpression elimination before, not after.
 
-    Raises ``ValueError`` for a group size that does not divide (all such weights at once), a
+    Raises ``ValueError`` for a group size that does not divide (up to ``LISTED`` such weights), a
     pattern that matches nothing, a weight with infinities or NaN, and a weight named in full
     that rule 1 leaves out.
     """
@@ -74,7 +76,11 @@ class QuantizeWeights:
             except ValueError as error:
                 problems.append(f"weight {name!r}: {error}")
         if problems:
-            raise ValueError("; ".join(problems) + "; exclude these weights or change the group")
+            more = [f"and {len(problems) - LISTED} more weights"] if problems[LISTED:] else []
+            raise ValueError(
+                "; ".join([*problems[:LISTED], *more])
+                + "; exclude these weights or change the group"
+            )
         return layouts
 
 

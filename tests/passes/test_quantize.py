@@ -300,6 +300,24 @@ def test_all_weights_that_the_group_does_not_divide_are_named():
     assert "that do: 1, 2, 4, 8, 16" in text
 
 
+def test_a_long_list_of_such_weights_is_cut_short():
+    builder = relax.BlockBuilder()
+    x = relax.Var("x", relax.TensorType((2, 6), "float32"))
+    weights = [relax.Var(f"w{i}", relax.TensorType((6, 6), "float32")) for i in range(11)]
+    with builder.function("main", [x, *weights]):
+        with builder.dataflow():
+            y = x
+            for w in weights:
+                y = builder.emit(relax.op.matmul(y, w))
+            out = builder.emit_output(y)
+        builder.emit_func_output(out)
+    config = QuantizeConfig(granularity="group", group_size=4)
+    with pytest.raises(
+        ValueError, match=r"'w7': [^;]*; sizes[^;]*; and 3 more weights; exclude these"
+    ):
+        QuantizeWeights(config)(random_params(builder.get()))
+
+
 def test_infinities_are_refused_by_name():
     mod = random_params(Tied)
     values = {k: v.numpy().copy() for k, v in get_params(mod).items()}
