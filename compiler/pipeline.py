@@ -10,7 +10,8 @@ from tvm import relax, tirx
 from tvm.relax import transform as T
 
 from burnish.compiler.config import CompileConfig
-from burnish.passes.channels_last import WidenConv1d, channels_last
+from burnish.passes.cancel_transposes import CancelTransposes
+from burnish.passes.channels_last import SplitClip, WidenConv1d, channels_last
 from burnish.passes.clean import DropUnusedWeights
 from burnish.passes.fold_batch_norm import FoldBatchNorm
 from burnish.passes.fold_weights import FoldWeights
@@ -64,8 +65,10 @@ def _lower(target: CpuTarget) -> tuple[Pass, ...]:
     return (
         T.DecomposeOpsForInference(),
         WidenConv1d(),
+        SplitClip(),
         FoldWeights(),
         channels_last(),
+        CancelTransposes(),
         T.Normalize(),
         T.CanonicalizeBindings(),
         PackWeights(target.lanes),

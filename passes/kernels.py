@@ -136,16 +136,17 @@ def conv2d(weight: PackedWeight, window: Window, groups: int) -> Make:
     return make
 
 
-def depthwise(window: Window) -> Make:
-    """``x [N, H, W, C], weight [KH, KW, C] -> [N, OH, OW, C]``."""
+def depthwise(weight: PackedWeight, window: Window) -> Make:
+    """``x [N, H, W, C], weight of taps [KH * KW, C] -> [N, OH, OW, C]``."""
 
-    def make(x: te.Tensor, kernel: te.Tensor) -> te.Tensor:
+    def make(x: te.Tensor, *tensors: te.Tensor) -> te.Tensor:
         source = window.padded(x)
         h = te.reduce_axis((0, window.kernel[0]), "kh")
         w = te.reduce_axis((0, window.kernel[1]), "kw")
 
         def term(n: Any, y: Any, z: Any, c: Any) -> Expr:
-            value = source(n, *window.at((y, z), (h, w)), c) * kernel(h, w, c)
+            tap = h * window.kernel[1] + w
+            value = source(n, *window.at((y, z), (h, w)), c) * weight.value(tensors, tap, c)
             return te.sum(value, axis=[h, w])
 
         return te.compute((x.shape[0], *window.output(x), x.shape[3]), term, name="depthwise")

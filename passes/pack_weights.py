@@ -131,7 +131,7 @@ class _Rewriter(PyExprMutator):
         channels, kh, kw, depth = view.shape
         groups = int(attrs.groups)
         window = kernels.Window.of(attrs, (kh, kw))
-        if groups > 1 and depth == 1 and channels == groups and view.codes is None:
+        if groups > 1 and depth == 1 and channels == groups:
             return self._depthwise(view, x, window)
         per_group = channels // groups
         width = packed.choose_width(per_group, self.lanes)
@@ -143,11 +143,14 @@ class _Rewriter(PyExprMutator):
 
     def _depthwise(self, view: WeightView, x: relax.Expr, window: kernels.Window) -> relax.Expr:
         def make(_width: int) -> packed.PackedWeight:
-            array = np.ascontiguousarray(view.array()[..., 0].transpose(1, 2, 0))
-            return packed.PackedWeight({"": array}, 1, view.shape[0], 1, 1, lambda *_: None)
+            return packed.pack_depthwise(
+                view.array() if view.codes is None else view.quantized()
+            )
 
-        _weight, variables = self._pack(view, "depthwise", make, 1)
-        return self._call(kernels.depthwise(window), self.visit_expr(x), variables, "depthwise")
+        weight, variables = self._pack(view, "depthwise", make, 1)
+        return self._call(
+            kernels.depthwise(weight, window), self.visit_expr(x), variables, "depthwise"
+        )
 
     def _take(self, call: relax.Call) -> relax.Expr | None:
         """Rule 4."""

@@ -150,3 +150,43 @@ def pack_quantized(weight: QuantizedWeight, width: int) -> PackedWeight:
         return tensors[1](channel)
 
     return PackedWeight(arrays, width, channels, depth, per, value, scale if per_channel else None)
+
+
+def pack_depthwise(weight: np.ndarray | QuantizedWeight) -> PackedWeight:
+    """[C, H, W, 1] -> taps first, ``[H * W, C]``; codes under 8 bits in words along the taps.
+
+    ``value(tensors, tap, channel)`` is one weight; each channel has one scale and zero point.
+    """
+    if not isinstance(weight, QuantizedWeight):
+        channels = weight.shape[0]
+        taps = np.ascontiguousarray(weight.reshape(channels, -1).T)
+        return PackedWeight(
+            {"": taps}, 1, channels, taps.shape[0], 1, lambda tensors, tap, c: tensors[0](tap, c)
+        )
+    channels, bits = weight.shape[0], weight.bits
+    codes = weight.codes.reshape(channels, -1)
+    depth = codes.shape[1]
+    per = 1 if bits == 8 else codes_per_word(bits)
+    if per > 1:
+        codes = pack_bits(codes, bits)
+    arrays = {
+        "": np.ascontiguousarray(codes.T),
+        ".scale": np.broadcast_to(weight.scale.reshape(-1), (channels,)).astype(np.float32),
+    }
+    if not weight.symmetric:
+        zero = np.broadcast_to(weight.zero_point.reshape(-1), (channels,))
+        arrays[".zero_point"] = np.ascontiguousarray(zero)
+
+    def value(tensors: Sequence[te.Tensor], tap: Expr, c: Expr) -> Expr:
+        stored = tensors[0](tirx.floordiv(tap, per), c)
+        if per > 1:
+            shift = tirx.floormod(tap, per).astype("uint32") * tirx.const(bits, "uint32")
+            stored = ((stored >> shift) & tirx.const(2**bits - 1, "uint32")).astype("int32")
+        number = stored.astype("float32")
+        if not weight.symmetric:
+            number = number - tensors[2](c).astype("float32")
+        elif bits != 8:
+            number = number - tirx.const(symmetric_zero_point(bits), "float32")
+        return number * tensors[1](c)
+
+    return PackedWeight(arrays, 1, channels, depth, per, value)

@@ -13,24 +13,30 @@ stored once, with everything fused after it computed on the way out.
 3. Tails: the last row tile is a tile of its own (static shapes) or reads the last row again and
    stores nothing (symbolic shapes); the last column tile stores only what exists.
 4. Order: weights are streamed once if they are the larger side, else activations are.
-5. Reductions short enough to unroll (depthwise, pooling) are, so that overlapping windows share
+5. Weights that must be computed first (integer codes) are converted a column block at a time
+   into a panel that stays in the core's cache, once for all row tiles of a task, so that a
+   quantized GEMM runs at the speed of a plain one; no copy of the whole weight is made.
+6. Reductions short enough to unroll (depthwise, pooling) are, so that overlapping windows share
    loads.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tvm import tirx
-from tvm.ir import Expr, Var
+from tvm.ir import Expr, TensorLoad, Var
+from tvm.ir.prim import Mul
 from tvm.tirx import Stmt
 
 from ..target import CpuTarget
 from . import loops, maps
-from .stages import Iter, Program, Stage, loads, loads_of, replace_loads, same_indices, simplified
+from .stages import Iter, Program, Stage, loads, loads_of, replace_loads, same_indices, simplified, walk
 
 _UNROLLED_STEPS = 64
+_PANEL_TILES = 4
+"""Row tiles from which on converting a panel first costs less than converting in each."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +166,9 @@ def _emit(plan: _Plan, target: CpuTarget) -> Stmt:
         row_tiles = tirx.floordiv(rows + (mr - 1), mr)
     outer_extents = [it.extent for it in plan.outer]
     outer = loops.product(outer_extents)
+    places = loops.product([outer, row_tiles])
+    if plan.block is not None and _needs_panel(plan, places):
+        return _emit_with_panel(plan, target, mr, row_count, rows, row_tiles)
     tasks = loops.product([outer, row_tiles, plan.blocks])
 
     def tile_at(p: Expr) -> Stmt:
@@ -167,22 +176,109 @@ def _emit(plan: _Plan, target: CpuTarget) -> Stmt:
             block, place = split_two(p, loops.product([outer, row_tiles]))
         else:
             place, block = split_two(p, plan.blocks)
-        around, tile = split_two(place, row_tiles)
-        mapping = dict(
-            zip([it.var for it in plan.outer], loops.split_index(around, outer_extents), strict=True)
-        )
-        if row_count is None:
-            return _tile(plan, mapping, tile * mr, mr, block, limit=rows)
-        rest = row_count % mr
-        if not rest:
-            return _tile(plan, mapping, tile * mr, mr, block)
-        whole = row_count // mr
-        last = _tile(plan, mapping, loops.const(whole * mr), rest, block)
-        if whole == 0:
-            return last
-        return loops.branch(tile < whole, _tile(plan, mapping, tile * mr, mr, block), last)
+        return _tile_at_place(plan, place, mr, row_count, rows, row_tiles, block)
 
     return maps.parallel_or_serial(tasks, maps.work_of(plan.main), tile_at)
+
+
+def _tile_at_place(
+    plan: _Plan,
+    place: Expr,
+    mr: int,
+    row_count: int | None,
+    rows: loops.Extent,
+    row_tiles: loops.Extent,
+    block: Expr,
+) -> Stmt:
+    """The tile number ``place`` of outer indices by row tiles; the last one may be narrower."""
+    around, tile = split_two(place, row_tiles)
+    at = loops.split_index(around, [it.extent for it in plan.outer])
+    mapping = dict(zip([it.var for it in plan.outer], at, strict=True))
+    if row_count is None:
+        return _tile(plan, mapping, tile * mr, mr, block, limit=rows)
+    rest = row_count % mr
+    if not rest:
+        return _tile(plan, mapping, tile * mr, mr, block)
+    whole = row_count // mr
+    last = _tile(plan, mapping, loops.const(whole * mr), rest, block)
+    if whole == 0:
+        return last
+    return loops.branch(tile < whole, _tile(plan, mapping, tile * mr, mr, block), last)
+
+
+def _needs_panel(plan: _Plan, places: loops.Extent) -> bool:
+    """Rule 5: weights are computed, and read by enough row tiles to pay for the panel."""
+    value = plan.main.value
+    if not isinstance(value, Mul) or isinstance(value.b, TensorLoad):
+        return False
+    row_vars = [it.var for it in (*plan.outer, *((plan.row,) if plan.row else ()))]
+    if any(v.same_as(row) for v in walk(value.b, Var) for row in row_vars):
+        return False
+    known = loops.as_int(places)
+    return known is None or known >= _PANEL_TILES
+
+
+def _emit_with_panel(
+    plan: _Plan,
+    target: CpuTarget,
+    mr: int,
+    row_count: int | None,
+    rows: loops.Extent,
+    row_tiles: loops.Extent,
+) -> Stmt:
+    main = plan.main
+    assert isinstance(main.value, Mul) and plan.block is not None
+    places = loops.product([*(it.extent for it in plan.outer), row_tiles])
+    known = loops.as_int(places)
+    chunks = 1
+    if known is not None and plan.blocks < 2 * target.threads:
+        chunks = max(1, min(-(-2 * target.threads // plan.blocks), known // _PANEL_TILES))
+    reduce = [it.var for it in main.reduce]
+    block_var, weight = plan.block.var, main.value.b
+    panel = loops.workspace(
+        [*(it.extent for it in main.reduce), plan.width], str(main.out.dtype), "panel"
+    )
+    direct = replace(
+        plan, main=replace(main, value=main.value.a * panel[(*reduce, plan.column.var)])
+    )
+
+    def fill(left: list[Iter], at: dict[Var, Expr], block: Expr) -> Stmt:
+        if left:
+            it, *others = left
+            make = loops.unroll if str(it.var.name).startswith("unroll") else loops.serial
+            return make(
+                it.size if it.size is not None else it.extent,
+                lambda k: fill(others, {**at, it.var: k}, block),
+                name="k",
+            )
+
+        def lane(c: Expr) -> Stmt:
+            value = loops.substitute(weight, {**at, block_var: block, plan.column.var: c})
+            return loops.store(panel, value, [*(at[v] for v in reduce), c])
+
+        return loops.vectors(plan.width, plan.lanes, lane)
+
+    def task(p: Expr) -> Stmt:
+        block, chunk = split_two(p, chunks)
+        if known is None or chunks == 1:
+            first, count = loops.const(0), places
+        else:
+            each = -(-known // chunks)
+            first = chunk * each
+            count = tirx.min(loops.const(each), loops.const(known) - first)
+        return loops.seq(
+            loops.allocate(panel),
+            fill(list(main.reduce), {}, block),
+            loops.serial(
+                count,
+                lambda t: _tile_at_place(
+                    direct, first + t, mr, row_count, rows, row_tiles, block
+                ),
+                name="t",
+            ),
+        )
+
+    return maps.parallel_or_serial(plan.blocks * chunks, maps.work_of(main), task)
 
 
 def split_two(flat: Expr, inner: loops.Extent) -> tuple[Expr, Expr]:
@@ -207,8 +303,6 @@ def _columns_outside(plan: _Plan) -> bool:
 
 
 def _variables(indices: list[Expr]) -> list[Var]:
-    from .stages import walk
-
     return [v for index in indices for v in walk(index, Var)]
 
 
