@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 Status = Literal["ok", "missing", "broken", "unused"]
-TVM_PAIR = {"apache-tvm": "0.27.0.post1", "apache-tvm-ffi": "0.1.14.post1"}
 COMPILERS = ("g++", "clang++", "c++")
 LOW_MEMORY = 4e9
 
@@ -55,12 +54,13 @@ def python() -> Check:
 
 def tvm_pair() -> Check:
     """TVM and its FFI must be one exact pair: other pairs their metadata allow crash."""
-    found = {name: _version(name) for name in TVM_PAIR}
-    said = ", ".join(f"{name} {version or 'not installed'}" for name, version in found.items())
-    if found == TVM_PAIR:
-        return Check("tvm", "ok", said, needed=True)
-    remedy = "pip install " + " ".join(f"{name}=={version}" for name, version in TVM_PAIR.items())
-    return Check("tvm", "broken", said, remedy, needed=True)
+    try:
+        from burnish.compiler.environment import PINS
+    except ImportError as error:
+        said, _, remedy = str(error).partition(". Run: ")
+        return Check("tvm", "broken", said, remedy, needed=True)
+    said = ", ".join(f"{name} {version}" for name, version in PINS.items())
+    return Check("tvm", "ok", said, needed=True)
 
 
 def cpu() -> Check:
@@ -180,15 +180,17 @@ def opencl() -> Check:
 
 def zoo() -> Check:
     """Where weights are kept, and how much room there is."""
-    try:
-        from burnish import models
+    from burnish.models.files import cache_dir
 
-        folder = Path(models.cache_dir())
-    except Exception as error:  # noqa: BLE001
-        return Check("zoo", "broken", _first_line(error))
+    folder = cache_dir()
     parent = next(path for path in (folder, *folder.parents) if path.exists())
     if not os.access(parent, os.W_OK):
-        return Check("zoo", "broken", f"cannot write {parent}", "make the folder writable")
+        return Check(
+            "zoo",
+            "broken",
+            f"cannot write {parent}",
+            "set BURNISH_CACHE to a folder that can be written",
+        )
     free = shutil.disk_usage(parent).free / 1e9
     return Check("zoo", "ok", f"{folder}, {free:.0f} GB free on its disk")
 

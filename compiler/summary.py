@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import tvm
 from tvm import relax
-
-from burnish.passes.params import get_params
 
 
 @dataclass(frozen=True)
@@ -39,10 +38,10 @@ def op_counts(mod: tvm.IRModule) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
-def param_rows(mod: tvm.IRModule) -> list[ParamRow]:
-    """The parameters in the module's order."""
+def param_rows(params: Mapping[str, tvm.runtime.Tensor]) -> list[ParamRow]:
+    """Name -> value as stored -> one row each, in order."""
     rows = []
-    for name, value in get_params(mod).items():
+    for name, value in params.items():
         shape, dtype = tuple(map(int, value.shape)), str(value.dtype)
         bits = tvm.DataType(dtype).bits
         rows.append(ParamRow(name, shape, dtype, math.ceil(math.prod(shape) * bits / 8)))

@@ -68,3 +68,8 @@ def test_import_stays_light() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def test_no_test_folder_hides_the_package() -> None:
+    """``tests`` is on the path: a folder ``tests/burnish`` would be imported as ``burnish``."""
+    assert not (ROOT / "tests" / "burnish").exists()

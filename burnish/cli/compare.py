@@ -59,6 +59,7 @@ def compare(
     dynamic: options.Dynamic = None,
     input: options.Input = None,
     no_fold: options.NoFold = False,
+    keep_all: options.KeepAll = False,
     register: options.Register = None,
     count: Count = 4,
     accuracy: Accuracy = False,
@@ -81,7 +82,7 @@ def compare(
     """
     import burnish
 
-    settings = Settings(recipe, prune, quantize, tune, threads, no_fold, register)
+    settings = Settings(recipe, prune, quantize, tune, threads, no_fold, keep_all, register)
     if artifact is not None and (settings.compiles() or dynamic):
         raise ConfigError("give an artifact, or flags to compile with, not both")
     reports = [absolute(file) for file in report or ()]
@@ -93,8 +94,7 @@ def compare(
     if artifact is not None:
         compiled = load(artifact)
     else:
-        with console.progress(f"compiling {model} for {target}"):
-            compiled = compile_source(source, target, settings.config(), parse_dynamic(dynamic))
+        compiled = compile_source(source, target, settings.config(), parse_dynamic(dynamic))
     with console.progress("comparing with the baseline"):
         result = burnish.compare(source.model, compiled, source.inputs(count), evaluate=evaluate)
     for path in reports:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from burnish.cli import console, options
-from burnish.cli.files import check_writable, whole_file
+from burnish.cli.files import check_writable
 from burnish.cli.inputs import parse_dynamic
 from burnish.cli.settings import Settings, absolute, compile_source
 from burnish.cli.sources import open_source
@@ -33,6 +33,7 @@ def compile(
     dynamic: options.Dynamic = None,
     input: options.Input = None,
     no_fold: options.NoFold = False,
+    keep_all: options.KeepAll = False,
     register: options.Register = None,
     json: options.Json = False,
     verbose: options.Verbose = False,
@@ -49,17 +50,15 @@ def compile(
 
     * `burnish compile net.pt2 -o net.burnish --recipe recipe.toml --tune 64`
     """
-    settings = Settings(recipe, prune, quantize, tune, threads, no_fold, register)
+    settings = Settings(recipe, prune, quantize, tune, threads, no_fold, keep_all, register)
     path = absolute(out)
     check_writable(path)
     config = settings.config()
     axes = parse_dynamic(dynamic)
     with console.progress(f"reading {model}"):
         source = open_source(model, input)
-    with console.progress(f"compiling {model} for {target}"):
-        compiled = compile_source(source, target, config, axes)
-    with whole_file(path) as partial:
-        compiled.save(partial)
+    compiled = compile_source(source, target, config, axes)
+    compiled.save(path)
     saved = path.stat().st_size
     if console.flags.json:
         console.print_json(

@@ -45,6 +45,7 @@ def inspect(
     dynamic: options.Dynamic = None,
     input: options.Input = None,
     no_fold: options.NoFold = False,
+    keep_all: options.KeepAll = False,
     register: options.Register = None,
     json: options.Json = False,
     verbose: options.Verbose = False,
@@ -59,11 +60,16 @@ def inspect(
 
     * `burnish inspect net.burnish`
     """
+    from burnish.compiler.summary import param_rows
+
     if model.endswith(SUFFIX):
         compiled = load(model)
-        found = Inspected("compiled", compiled.show(), _inputs(compiled), compiled.report)
+        rows = param_rows(compiled.params)
+        found = Inspected(
+            "compiled", compiled.show(), _inputs(compiled), compiled.report, params=rows
+        )
     else:
-        settings = Settings(recipe, prune, quantize, None, None, no_fold, register)
+        settings = Settings(recipe, prune, quantize, None, None, no_fold, keep_all, register)
         with console.progress(f"reading {model}"):
             source = open_source(model, input)
         with console.progress(f"taking {model} to the stage {stage.value}"):
@@ -118,6 +124,7 @@ def _at_stage(
 ) -> Inspected:
     import burnish
     from burnish.compiler.summary import op_counts, param_rows
+    from burnish.passes.params import get_params
 
     staged: Any = burnish.import_model(
         source.model, source.example_inputs, dynamic=dynamic, fold=config.fold_onnx
@@ -127,7 +134,9 @@ def _at_stage(
         staged = burnish.optimize(staged, target, config=config)
     mod = staged.mod
     report = getattr(staged, "report", None)
-    return Inspected(stage, staged.show(), inputs, report, op_counts(mod), param_rows(mod))
+    return Inspected(
+        stage, staged.show(), inputs, report, op_counts(mod), param_rows(get_params(mod))
+    )
 
 
 def _inputs(staged: Any) -> list[dict[str, Any]]:

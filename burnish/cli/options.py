@@ -71,6 +71,10 @@ Input = Annotated[
 NoFold = Annotated[
     bool, typer.Option("--no-fold", help="Import an ONNX file as it is, shapes not folded.")
 ]
+KeepAll = Annotated[
+    bool,
+    typer.Option("--keep-all", help="Keep every pass without measuring what it does: faster."),
+]
 Register = Annotated[
     str | None,
     typer.Option(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from burnish.cli import console
 from burnish.cli.sources import Source, register_from
 from burnish.compiler.config import CompileConfig
 
@@ -20,6 +21,7 @@ class Settings:
     tune: int | None = None
     threads: int | None = None
     no_fold: bool = False
+    keep_all: bool = False
     register: str | None = None
 
     def config(self) -> CompileConfig:
@@ -37,6 +39,8 @@ class Settings:
         )
         if self.no_fold:
             config = config.overridden(fold_onnx=False)
+        if self.keep_all:
+            config = config.overridden(do_no_harm=False)
         config.check_registered()
         return config
 
@@ -48,12 +52,18 @@ class Settings:
 def compile_source(
     source: Source, target: str, config: CompileConfig, dynamic: dict[str, dict[int, str]] | None
 ) -> Any:
-    """``burnish.compile`` of what the command line named."""
+    """``burnish.compile`` of what the command line named, saying which stage it is at."""
     import burnish
 
-    return burnish.compile(
-        source.model, source.example_inputs, target=target, dynamic=dynamic, config=config
-    )
+    with console.progress(f"{source.name}: importing"):
+        imported = burnish.import_model(
+            source.model, source.example_inputs, dynamic=dynamic, fold=config.fold_onnx
+        )
+    with console.progress(f"{source.name}: optimizing"):
+        optimized = burnish.optimize(imported, target, config=config)
+    tuned = burnish.tune(optimized)
+    with console.progress(f"{source.name}: building"):
+        return burnish.build(tuned)
 
 
 def absolute(path: str) -> Path:

@@ -13,7 +13,6 @@ from burnish.cli.inputs import InputSpec, make, overridden, parse_specs
 from burnish.compiler.errors import ConfigError, ImportModelError
 
 ZOO = "zoo:"
-SUFFIXES = (".onnx", ".pt2")
 
 
 @dataclass(frozen=True)
@@ -48,18 +47,13 @@ def open_source(model: str, inputs: Iterable[str] | None = None, seed: int = 0) 
 
         entry = models.load(model.removeprefix(ZOO))
         return Source(model, entry.model, tuple(entry.example_inputs), entry)
-    path = Path(model)
-    if path.suffix not in SUFFIXES:
-        raise ImportModelError(
-            f"{model} is no model that Burnish reads: give a file ending in "
-            f"{' or '.join(SUFFIXES)}, or zoo:NAME"
-        )
-    if not path.is_file():
-        raise ImportModelError(f"no model file {model}")
-    if path.suffix == ".onnx":
-        specs = overridden(_onnx_specs(path), overrides)
-        return Source(model, path, make(specs, seed), specs=specs)
-    return _exported(path, overrides)
+    from burnish.compiler.importers.files import load_file
+
+    loaded = load_file(model)
+    if hasattr(loaded, "graph_signature"):
+        return _exported(model, loaded, overrides)
+    specs = overridden(_onnx_specs(loaded.graph), overrides)
+    return Source(model, Path(model), make(specs, seed), specs=specs)
 
 
 def register_from(file: str | None) -> None:
@@ -71,31 +65,17 @@ def register_from(file: str | None) -> None:
     runpy.run_path(file, run_name="burnish_register")
 
 
-def _exported(path: Path, overrides: dict[str, InputSpec]) -> Source:
-    import torch
-
-    try:
-        program = torch.export.load(path)
-    except Exception as error:
-        raise ImportModelError(f"{path} is no exported PyTorch program: {error}") from error
+def _exported(name: str, program: Any, overrides: dict[str, InputSpec]) -> Source:
     if overrides:
         raise ConfigError("--input is for ONNX files: a .pt2 file brings its example inputs")
     if program.example_inputs is None:
-        raise ImportModelError(f"{path} holds no example inputs; export it again with them")
+        raise ImportModelError(f"{name} holds no example inputs; export it again with them")
     arguments, keywords = program.example_inputs
-    return Source(str(path), program, (*arguments, *keywords.values()))
+    return Source(name, program, (*arguments, *keywords.values()))
 
 
-def _onnx_specs(path: Path) -> list[InputSpec]:
-    """Inputs of an ONNX file; a free dimension is taken as 1, and said so."""
-    import onnx
-
-    try:
-        graph = onnx.load(path, load_external_data=False).graph
-    except Exception as error:
-        raise ImportModelError(f"{path} is no ONNX file, or is damaged: {error}") from error
-    if not graph.node:
-        raise ImportModelError(f"{path} is no ONNX file, or is damaged: it has no nodes")
+def _onnx_specs(graph: Any) -> list[InputSpec]:
+    """Inputs of an ONNX graph; a free dimension is taken as 1, and said so."""
     weights = {item.name for item in graph.initializer}
     return [_onnx_spec(item) for item in graph.input if item.name not in weights]
 
