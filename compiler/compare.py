@@ -127,7 +127,7 @@ def compare(
     ``inputs`` is one tuple of inputs, or a list of tuples: the first is timed, all are compared.
     ``baseline`` replaces the model as baseline (the PyTorch model of an ONNX file, a
     :class:`~burnish.compiler.measure.Runner` of another runtime). Each side runs in a process of
-    its own with ``threads`` threads (the compiled model's own setting, or every core) and they
+    its own with ``threads`` threads (the compiled model's own setting by default) and they
     take turns for ``rounds`` rounds or ``budget_s`` seconds. ``evaluate(fn) -> float`` is called
     twice in this process, with the baseline's and the compiled model's function.
 
@@ -136,7 +136,7 @@ def compare(
     """
     many = input_tuples(inputs)
     base = find_baseline(model if baseline is None else baseline)
-    threads = threads or getattr(getattr(compiled, "config", None), "threads", None)
+    threads = threads or getattr(compiled.target, "threads", None)
     with ExitStack() as stack:
         path = _saved(compiled, stack)
         service = stack.enter_context(MeasureService(threads, timeout=timeout))
@@ -181,11 +181,13 @@ def input_tuples(inputs: Any) -> list[tuple[Any, ...]]:
 
 
 def _saved(compiled: Any, stack: ExitStack) -> Path:
-    if compiled.path is not None:
-        return Path(compiled.path)
+    known = compiled.path
+    if known is not None and Path(known).is_file():
+        return Path(known)
     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="burnish-compare-"))
     path = Path(folder) / "compiled.burnish"
     compiled.save(path)
+    compiled.path = known  # the temporary file goes with this comparison
     return path
 
 

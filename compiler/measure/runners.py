@@ -234,10 +234,13 @@ def onnx_feed(names: Sequence[str], inputs: Sequence[Any]) -> dict[str, np.ndarr
 
 @dataclass(eq=False)
 class ArtifactRunner(Runner):
-    """A saved artifact. ``loader(path)`` gives a callable of the inputs; burnish's by default."""
+    """A saved artifact, run with the service's threads whatever it was built for.
 
-    path: str
-    loader: Callable[[str], Callable[..., Any]] | None = None
+    ``loader(path)`` gives a callable of the inputs; burnish's own by default.
+    """
+
+    path: str | os.PathLike[str]
+    loader: Callable[[Any], Callable[..., Any]] | None = None
     runtime: ClassVar[str] = "tvm"
     imports: ClassVar[tuple[str, ...]] = ("tvm",)
 
@@ -245,13 +248,16 @@ class ArtifactRunner(Runner):
         return file_identity(self.path)
 
     def prepare(self, threads: int) -> None:
+        self.threads = threads
         _torch(threads)
 
     def open(self) -> Bind:
         load = self.loader
         if load is None:
             load = importlib.import_module("burnish.compiler.artifact").load
-        compiled = load(self.path)
+        compiled: Any = load(self.path)
+        if hasattr(getattr(compiled, "target", None), "with_threads"):
+            compiled.target = compiled.target.with_threads(self.threads)
         return lambda inputs: lambda: compiled(*inputs)
 
 
@@ -263,7 +269,7 @@ class KernelRunner(Runner):
     integers 0 or 1, so that an index stays inside its table. The inputs given are not used.
     """
 
-    library: str
+    library: str | os.PathLike[str]
     symbol: str
     arguments: tuple[tuple[tuple[int, ...], str], ...]
     runtime: ClassVar[str] = "tvm"

@@ -38,7 +38,7 @@ class Scaled:
     scale: float = 1.0
     path: object = None
     report: Report = field(default_factory=lambda: Report((ROW,), {"import": 1.0, "tune": 3.0}))
-    config: object = field(default_factory=lambda: SimpleNamespace(threads=1))
+    target: object = field(default_factory=lambda: SimpleNamespace(threads=1))
 
     @property
     def params_bytes(self):
@@ -48,6 +48,7 @@ class Scaled:
         return (self.scale * np.asarray(x) @ self.weight,)
 
     def save(self, path):
+        self.path = path
         with open(path, "wb") as file:
             np.savez(file, weight=self.weight, scale=self.scale)
 
@@ -82,8 +83,10 @@ def test_eager(stand_in, linear, tmp_path):
         return len(calls) / 2
 
     linear.train()
-    result = compare(linear, Scaled(weight_of(linear), 1.01), many, evaluate, rounds=3)
+    compiled = Scaled(weight_of(linear), 1.01)
+    result = compare(linear, compiled, many, evaluate, rounds=3)
     assert linear.training
+    assert compiled.path is None
     data = result.to_dict()
     assert set(data) == KEYS
     assert data["schema"] == "burnish.comparison/1"
@@ -155,8 +158,8 @@ def test_a_runner_is_evaluated_through_its_process(stand_in, linear):
 
 
 def test_a_saved_artifact_is_used_where_it_is(stand_in, linear, tmp_path):
-    compiled = Scaled(weight_of(linear), path=tmp_path / "m.burnish")
-    compiled.save(compiled.path)
+    compiled = Scaled(weight_of(linear))
+    compiled.save(tmp_path / "m.burnish")
     result = compare(linear, compiled, torch.ones(2, 16), rounds=3)
     assert result.artifact_bytes == compiled.path.stat().st_size
 
