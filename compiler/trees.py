@@ -11,7 +11,7 @@ A node is a leaf's index (``int``), or an object with one key:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 Node = Any  # int | dict[str, Any], as above
@@ -109,6 +109,19 @@ def flatten(node: Node, value: object, put: Callable[[int, object], None], where
         raise ValueError(f"{where} must be a {kind} of {len(items)}, got {_short(value)}")
     for index, (item, part) in enumerate(zip(items, value, strict=True)):
         flatten(item, part, put, f"{where}[{index}]")
+
+
+def paths(node: Node, prefix: str = "") -> Iterator[tuple[int, str]]:
+    """(leaf index, dotted path of keys and positions) of every tensor; a lone leaf has none."""
+    if isinstance(node, int):
+        yield node, prefix
+        return
+    ((kind, items),) = node.items()
+    if kind == "const":
+        return
+    pairs = items if kind in ("dict", "fields") else enumerate(items)
+    for key, item in pairs:
+        yield from paths(item, f"{prefix}.{key}" if prefix else str(key))
 
 
 def is_constant(node: Node) -> bool:

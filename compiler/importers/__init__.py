@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tvm
@@ -40,7 +42,7 @@ class ImportedModel:
 
 
 def import_model(
-    model: torch.nn.Module | torch.export.ExportedProgram | onnx.ModelProto | str | Any,
+    model: torch.nn.Module | torch.export.ExportedProgram | onnx.ModelProto | str | Path,
     example_inputs: Any = None,
     *,
     dynamic: Mapping[str, Any] | None = None,
@@ -65,10 +67,7 @@ def import_model(
     Raises :class:`~burnish.compiler.errors.ImportModelError`, or its subclass
     :class:`~burnish.compiler.errors.UnsupportedOperatorError` with every unsupported operator.
     """
-    if isinstance(model, (str, bytes)) or hasattr(model, "__fspath__"):
-        loaded = load_file(model)
-    else:
-        loaded = model
+    loaded: Any = load_file(model) if isinstance(model, (str, os.PathLike)) else model
     kind = _kind(loaded)
     if kind == "torch":
         from burnish.compiler.importers.pytorch import import_torch

@@ -12,13 +12,13 @@ from burnish.compiler.importers.memory import check_memory
 SUFFIXES = (".onnx", ".pt2")
 
 
-def load_file(path: str | bytes | os.PathLike[str]) -> Any:
+def load_file(path: str | os.PathLike[str]) -> Any:
     """The ``ModelProto`` or ``ExportedProgram`` in a file.
 
     Raises :class:`ImportModelError` for a path that is missing, no file or of unknown suffix, and
     for content that is truncated or something else.
     """
-    file = Path(os.fsdecode(path)).expanduser()
+    file = Path(path).expanduser()
     if not file.exists():
         raise ImportModelError(f"no such model file: {file}")
     if not file.is_file():

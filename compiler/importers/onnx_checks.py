@@ -36,23 +36,9 @@ CHECKER_LIMIT = 2**31 - 1
 
 # Element types that TVM 0.27 computes wrongly (8-bit floats) or cannot lay out.
 REFUSED_TYPES = {
-    getattr(TensorProto, name)
-    for name in [
-        "FLOAT8E4M3FN",
-        "FLOAT8E4M3FNUZ",
-        "FLOAT8E5M2",
-        "FLOAT8E5M2FNUZ",
-        "FLOAT8E8M0",
-        "FLOAT4E2M1",
-        "UINT4",
-        "INT4",
-        "UINT2",
-        "INT2",
-        "STRING",
-        "COMPLEX64",
-        "COMPLEX128",
-    ]
-    if hasattr(TensorProto, name)
+    value
+    for name, value in TensorProto.DataType.items()
+    if name.startswith(("FLOAT8", "FLOAT4", "INT4", "UINT4", "INT2", "UINT2", "COMPLEX", "STRING"))
 }
 
 
@@ -167,9 +153,8 @@ def _refusal(node: NodeProto, constants: dict[str, TensorProto], used: set[str])
         return "training mode or its mask: export the model for inference"
     if name in ("Cast", "CastLike") and attrs.get("to") in REFUSED_TYPES:
         return f"the type {TensorProto.DataType.Name(attrs['to'])} comes out wrong"
-    if name == "IsInf" and not (
-        attrs.get("detect_negative", 1) and attrs.get("detect_positive", 1)
-    ):
+    both = attrs.get("detect_negative", 1) and attrs.get("detect_positive", 1)
+    if name == "IsInf" and not both:
         return "one-sided detection comes out wrong"
     if name == "RoiAlign" and attrs.get("mode", b"avg") == b"max":
         return "mode=max comes out wrong"

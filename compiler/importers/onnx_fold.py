@@ -51,12 +51,12 @@ def pin(
             graph.initializer.append(numpy_helper.from_array(array, value.name))
             continue
         del tensor.shape.dim[:]
-        for size in shapes[value.name]:
+        for extent in shapes[value.name]:
             dim = tensor.shape.dim.add()
-            if isinstance(size, str):
-                dim.dim_param = size
+            if isinstance(extent, str):
+                dim.dim_param = extent
             else:
-                dim.dim_value = size
+                dim.dim_value = extent
         if not shapes[value.name]:
             tensor.shape.SetInParent()
     weights = {tensor.name for tensor in graph.initializer}

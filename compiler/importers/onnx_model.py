@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import onnx
 import tvm
 from onnx import ModelProto
@@ -27,8 +26,8 @@ from burnish.compiler.importers.onnx_fold import (
     pin,
     run_time_inputs,
 )
-from burnish.compiler.importers.onnx_relax import GraphImporter, _dtype, check_types
-from burnish.compiler.importers.tidy import drop_unused_weights
+from burnish.compiler.importers.onnx_relax import GraphImporter, check_types, numpy_dtype
+from burnish.compiler.importers.tidy import drop_unused
 from burnish.compiler.signature import Signature, TensorSpec, dtype_name
 from burnish.passes.params import with_params
 
@@ -57,7 +56,7 @@ def import_onnx(
     ready = lift_constants(ready)
     check_supported(ready)
     inputs = tuple(
-        TensorSpec(v.name, shapes[v.name], _dtype(v.type.tensor_type.elem_type))
+        TensorSpec(v.name, shapes[v.name], numpy_dtype(v.type.tensor_type.elem_type))
         for v in declared
         if v.name in shapes
     )
@@ -65,7 +64,7 @@ def import_onnx(
     mod = importer.module()
     if ready.ByteSize() < 2**30:
         check_types(onnx.shape_inference.infer_shapes(ready), importer._nodes)
-    mod = drop_unused_weights(with_params(mod, importer.weights))
+    mod = drop_unused(with_params(mod, importer.weights))
     order = {spec.name: index for index, spec in enumerate(inputs)}
     arguments = tuple(
         (v.name, order[v.name] if v.name in order else {"const": constants[v.name]})
@@ -128,13 +127,13 @@ def _shape(
 ) -> tuple[Dim, ...]:
     tensor = value.type.tensor_type
     open_dims = dict(dynamic.items() if isinstance(dynamic, Mapping) else enumerate(dynamic))
-    sizes: list[int | None] = [d.dim_value or None for d in tensor.shape.dim]
+    sizes: list[Dim | None] = [d.dim_value or None for d in tensor.shape.dim]
     if example is not None:
         if not hasattr(example, "shape"):
             raise ImportModelError(
                 f"the example of {value.name!r} must be an array, got {type(example).__name__}"
             )
-        given, want = dtype_name(example.dtype), _dtype(tensor.elem_type)
+        given, want = dtype_name(example.dtype), numpy_dtype(tensor.elem_type)
         if given != want:
             raise ImportModelError(
                 f"the example of {value.name!r} is {given}, the model takes {want}"
@@ -165,7 +164,7 @@ def _shape(
         label = dim if isinstance(dim, str) else getattr(dim, "__name__", "")
         if not label.isidentifier():
             raise ImportModelError(f"a dynamic size needs a name like 'batch', got {dim!r}")
-        sizes[axis] = label  # type: ignore[call-overload]
+        sizes[axis] = label
     missing = [axis for axis, size in enumerate(sizes) if size is None]
     if missing:
         raise ImportModelError(
@@ -204,6 +203,3 @@ def _content_hash(model: ModelProto) -> str:
         digest.update(tensor.name.encode())
         digest.update(tensor.raw_data)
     return digest.hexdigest()
-
-
-__all__ = ["import_onnx", "np"]

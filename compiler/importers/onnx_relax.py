@@ -45,6 +45,7 @@ class GraphImporter(ONNXGraphImporter):
 
     def __init__(self, model: ModelProto, inputs: tuple[TensorSpec, ...]) -> None:
         super().__init__({}, None, keep_params_in_input=True, sanitize=False)
+        self._nodes: dict[str, Any] = {}
         self.model = model
         self.specs = inputs
         self.weights: dict[str, np.ndarray] = {}
@@ -105,8 +106,7 @@ class GraphImporter(ONNXGraphImporter):
     ) -> relax.Expr:
         try:
             if op_name in onnx_ops.CONVERTERS:
-                given = [*inputs[: len(inputs)]]
-                own = onnx_ops.CONVERTERS[op_name](self.bb.emit, given, attrs)
+                own = onnx_ops.CONVERTERS[op_name](self.bb.emit, list(inputs), attrs)
                 if own is not None:
                     return self.bb.normalize(own)
             return super()._convert_operator(op_name, inputs, attrs, opset)
@@ -154,10 +154,11 @@ def check_types(model: ModelProto, nodes: Mapping[str, relax.Expr]) -> None:
         expr, want = nodes.get(value.name), value.type.tensor_type
         if expr is None or not isinstance(expr.ty, relax.TensorType) or not want.elem_type:
             continue
-        got, dtype = str(expr.ty.dtype), _dtype(want.elem_type)
+        got, dtype = str(expr.ty.dtype), numpy_dtype(want.elem_type)
         if got != dtype:
             raise ImportModelError(
-                f"the converter of the node that makes {value.name!r} gives {got}, ONNX says {dtype}"
+                f"the converter of the node that makes {value.name!r} gives {got}, "
+                f"ONNX says {dtype}"
             )
         shape = expr.ty.shape
         if not want.HasField("shape") or not isinstance(shape, relax.ShapeExpr):
@@ -185,7 +186,7 @@ def _settings(graph: onnx.GraphProto) -> set[str]:
     }
 
 
-def _dtype(elem_type: int) -> str:
+def numpy_dtype(elem_type: int) -> str:
     if elem_type == TensorProto.BFLOAT16:
         return "bfloat16"
     return str(np.dtype(helper.tensor_dtype_to_np_dtype(elem_type)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +18,7 @@ from burnish.compiler.errors import ImportModelError
 from burnish.compiler.importers.memory import check_memory
 from burnish.compiler.importers.symbols import SymbolTable
 from burnish.compiler.importers.tensors import to_numpy, to_tvm, torch_dtype
-from burnish.compiler.importers.tidy import drop_unused_weights
+from burnish.compiler.importers.tidy import drop_unused
 from burnish.compiler.importers.torch_export import decompose, export
 from burnish.compiler.importers.torch_relax import Translator
 from burnish.compiler.signature import Signature, TensorSpec
@@ -50,7 +51,7 @@ def import_torch(
     mod, weights = Translator(program, symbols).translate()
     signature = _signature(program, names, symbols)
     mod = with_params(mod, {name: to_tvm(tensor) for name, tensor in weights.items()})
-    return drop_unused_weights(mod), signature, _content_hash(program)
+    return drop_unused(mod), signature, _content_hash(program)
 
 
 def _refuse_state(program: ExportedProgram) -> None:
@@ -130,6 +131,8 @@ def _signature(
         tree = trees.encode(pytree.tree_unflatten(leaves, program.call_spec.out_spec))
     except TypeError as error:
         raise ImportModelError(f"inputs or outputs cannot be described: {error}") from error
+    for index, path in trees.paths(tree):
+        outputs[index] = dataclasses.replace(outputs[index], name=path or "output")
     return Signature(tuple(inputs), tuple(outputs), arguments, tree, symbols.limits())
 
 

@@ -8,9 +8,10 @@ from tvm import relax
 from burnish.passes.params import get_params, input_vars, weight_vars, with_main, with_params
 
 
-def drop_unused_weights(mod: tvm.IRModule) -> tvm.IRModule:
-    """The module without weights that nothing reads (batch counters, tables folded away)."""
-    main = mod["main"]
+def drop_unused(mod: tvm.IRModule) -> tvm.IRModule:
+    """The module without results and weights that nothing reads (such as batch counters)."""
+    main = relax.analysis.remove_all_unused(mod["main"])
+    mod = with_main(mod, main)
     read = set(relax.analysis.free_vars(main.body))
     kept = [var for var in weight_vars(mod) if var in read]
     if len(kept) == len(weight_vars(mod)):

@@ -124,7 +124,7 @@ def _tensor(value: Any) -> Any:
 def _argument_names(
     model: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> list[str]:
-    names = []
+    names: list[str] = []
     for parameter in inspect.signature(model.forward).parameters.values():
         if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
             names += [f"{parameter.name}_{i}" for i in range(len(args) - len(names))]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+import tvm
 from torch import fx
 from tvm import relax
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 Converter = Callable[[fx.Node, "Translator"], relax.Expr]
 op = relax.op
+_PERMUTE = tvm.ir.Op.get("relax.permute_dims")
+_HEADS_INNER = [0, 2, 1, 3]
 
 
 def arguments(node: fx.Node, t: Translator) -> dict[str, Any]:
@@ -101,6 +104,34 @@ def convolution(node: fx.Node, t: Translator) -> relax.Expr:
     return op.add(out, t.emit(op.reshape(a["bias"], [1, -1] + [1] * spatial)))
 
 
+def permute(node: fx.Node, t: Translator) -> relax.Expr:
+    a = arguments(node, t)
+    return permuted(t, a["self"], [int(axis) for axis in a["dims"]])
+
+
+def permuted(t: Translator, x: relax.Expr, axes: list[int]) -> relax.Expr:
+    """A transpose, as one with the transpose that ``x`` may be already."""
+    axes = [axis % x.ty.ndim for axis in axes]
+    inner = t.block_builder.lookup_binding(x) if isinstance(x, relax.Var) else None
+    if isinstance(inner, relax.Call) and inner.op.same_as(_PERMUTE) and inner.attrs.axes:
+        before = [int(axis) for axis in inner.attrs.axes]
+        x, axes = inner.args[0], [before[axis] for axis in axes]
+    if axes == list(range(len(axes))):
+        return x
+    return t.emit(op.permute_dims(x, axes))
+
+
+def vector_norm(node: fx.Node, t: Translator) -> relax.Expr:
+    """The Euclidean norm without TVM's ``power``; other orders as TVM writes them."""
+    a = arguments(node, t)
+    dims = a["dim"]
+    if a["ord"] != 2 or t.dtype_of(a["self"]) != t.result_dtype(node):
+        return t._norm(node)
+    square = t.emit(op.multiply(a["self"], a["self"]))
+    axes = None if dims is None else [int(axis) for axis in dims]
+    return op.sqrt(t.emit(op.sum(square, axes, keepdims=bool(a["keepdim"]))))
+
+
 def cumsum(node: fx.Node, t: Translator) -> relax.Expr:
     """torch sums integers and booleans in int64."""
     a = arguments(node, t)
@@ -131,7 +162,7 @@ def upsample(method: str) -> Converter:
             for have, want, scale in zip(given, size, a["scale_factors"], strict=True):
                 if abs(have * scale - want) > 1e-6:
                     raise ValueError(
-                        f"scale factor {scale} of size {have} is not whole: give size={want} instead"
+                        f"scale factor {scale} of size {have} is not whole: give size={want}"
                     )
         if method == "nearest_neighbor":
             mode, rounding = "asymmetric", "floor"
@@ -178,7 +209,7 @@ def attention(node: fx.Node, t: Translator) -> relax.Expr:
     )
     if live is not None:
         out = t.emit(op.where(live, out, relax.const(0, t.dtype_of(q))))
-    out = t.emit(op.permute_dims(out, [0, 2, 1, 3]))
+    out = permuted(t, out, _HEADS_INNER)
     return out if a["query"].ty.ndim == 4 else op.reshape(out, t.result_shape(node))
 
 
@@ -192,7 +223,7 @@ def _four_dim(t: Translator, x: relax.Expr) -> relax.Expr:
         for size in shape[1:-3]:
             batch = batch * size
         x = t.emit(op.reshape(x, [batch, *shape[-3:]]))
-    return t.emit(op.permute_dims(x, [0, 2, 1, 3]))
+    return permuted(t, x, _HEADS_INNER)
 
 
 def _repeat_heads(t: Translator, x: relax.Expr, heads: int) -> relax.Expr:
@@ -237,7 +268,9 @@ CONVERTERS: dict[str, Converter] = {
     "embedding.default": embedding,
     "group_norm.default": group_norm,
     "layer_norm.default": layer_norm,
+    "linalg_vector_norm.default": vector_norm,
     "linear.default": linear,
+    "permute.default": permute,
     "pow.Tensor_Scalar": power,
     "rms_norm.default": rms_norm,
     "scaled_dot_product_attention.default": attention,

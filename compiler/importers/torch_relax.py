@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -21,11 +20,7 @@ from torch.export.graph_signature import InputKind, TensorArgument
 from tvm import relax
 from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
-from burnish.compiler.errors import (
-    ImportModelError,
-    UnsupportedOperator,
-    UnsupportedOperatorError,
-)
+from burnish.compiler.errors import ImportModelError
 from burnish.compiler.importers import torch_ops
 from burnish.compiler.importers.symbols import SymbolTable
 from burnish.compiler.importers.tensors import to_tvm, torch_dtype
@@ -42,7 +37,10 @@ class Translator(ExportedProgramImporter):
         self.masks: dict[Any, tuple[relax.Expr, relax.Expr | None]] = {}
         self.weights: dict[str, torch.Tensor] = {}
         for name, converter in torch_ops.CONVERTERS.items():
-            self.convert_map[name] = functools.partial(converter, t=self)
+            self.convert_map[name] = self._bound(converter)
+
+    def _bound(self, converter: torch_ops.Converter) -> Callable[[fx.Node], relax.Expr]:
+        return lambda node: converter(node, self)
 
     def emit(self, expr: relax.Expr) -> relax.Var:
         """Bind an expression."""
@@ -77,8 +75,7 @@ class Translator(ExportedProgramImporter):
                 outputs = self._translate_fx_graph(
                     self.program.graph_module, nodes, {**inputs, **values}
                 )
-                outputs = self._user_outputs(outputs)
-                result = relax.Tuple(outputs)
+                result = relax.Tuple(self._user_outputs(outputs))
                 if flat:
                     result = self.block_builder.emit_output(result)
             self.block_builder.emit_func_output(result)
@@ -176,7 +173,7 @@ class Translator(ExportedProgramImporter):
         try:
             result = self.convert_map[node.target.__name__](node)  # type: ignore[union-attr]
             return self._held(node, result)
-        except (ImportModelError, UnsupportedOperatorError):
+        except ImportModelError:
             raise
         except Exception as error:
             raise ImportModelError(
@@ -273,18 +270,3 @@ def _tensor_of(program: ExportedProgram, spec: Any) -> torch.Tensor:
     ):
         return program.constants[spec.target]
     raise ImportModelError(f"the model holds {spec.target!r}, which is no tensor ({spec.kind})")
-
-
-def count_operators(mod: tvm.IRModule) -> Counter[str]:
-    """How often ``main`` calls each operator."""
-    counts: Counter[str] = Counter()
-
-    def visit(expr: relax.Expr) -> None:
-        if isinstance(expr, relax.Call) and isinstance(expr.op, tvm.ir.Op):
-            counts[expr.op.name.removeprefix("relax.")] += 1
-
-    relax.analysis.post_order_visit(mod["main"], visit)
-    return counts
-
-
-__all__ = ["Translator", "UnsupportedOperator", "count_operators", "where"]
