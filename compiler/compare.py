@@ -45,8 +45,14 @@ class Comparison:
 
     @property
     def speedup(self) -> float:
-        """Median time of the baseline over the compiled model's."""
-        return self.timings[BASELINE].p50 / self.timings[COMPILED].p50
+        """Median time of the baseline over the compiled model's.
+
+        Where either timing is noisy, the smaller of the ratios of medians and of best times: a
+        busy machine can slow one runtime many times more than the other.
+        """
+        base, ours = self.timings[BASELINE], self.timings[COMPILED]
+        medians, bests = base.p50 / ours.p50, base.best / ours.best
+        return min(medians, bests) if base.noisy or ours.noisy else medians
 
     @property
     def verdict(self) -> str:
@@ -57,7 +63,7 @@ class Comparison:
     @property
     def break_even(self) -> int | None:
         """Inferences after which compiling and tuning have paid; None when it is not faster."""
-        saved_ms = self.timings[BASELINE].p50 - self.timings[COMPILED].p50
+        saved_ms = (self.speedup - 1) * self.timings[COMPILED].p50
         if self.verdict != "faster" or saved_ms <= 0:
             return None
         return math.ceil((self.compile_s + self.tune_s) * 1e3 / saved_ms)

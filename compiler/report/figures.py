@@ -35,7 +35,10 @@ def size(value: float | None) -> str:
 
 
 def seconds(value: float | None) -> str:
-    return MISSING if value is None else f"{digits(value)} s"
+    """Seconds, or milliseconds below a tenth of one."""
+    if value is None:
+        return MISSING
+    return f"{digits(value * 1e3)} ms" if 0 < value < 0.1 else f"{digits(value)} s"
 
 
 def error(value: float | None) -> str:
@@ -74,10 +77,22 @@ def count(value: int | None) -> str:
     return MISSING if value is None else f"{value:,}"
 
 
+def noisy(entry: Mapping[str, Any]) -> bool:
+    """Whether either side's timing is noisy."""
+    return any(entry["latency_ms"][side].get("noisy") for side in ("baseline", "compiled"))
+
+
 def speed(entry: Mapping[str, Any]) -> str:
-    """The speed-up, marked ``~`` where the samples cannot tell it from 1."""
-    verdict = entry["latency_ms"].get("verdict")
-    return ("~" if verdict == "within noise" else "") + times(entry["speedup"])
+    """The speed-up, with ``~`` where it cannot be told from 1 and ``?`` where timings are noisy."""
+    unclear = "~" if entry["latency_ms"]["verdict"] == "within noise" else ""
+    return unclear + times(entry["speedup"]) + ("?" if noisy(entry) else "")
+
+
+UNCLEAR = "~ marks a speed-up that the samples cannot tell from 1x"
+NOISY = (
+    "? marks noisy timings, where the speed-up is the smaller of the ratios of medians and of "
+    "best times"
+)
 
 
 def baseline_name(entry: Mapping[str, Any]) -> str:

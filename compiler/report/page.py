@@ -41,10 +41,10 @@ def render_page(entries: Sequence[Mapping[str, Any]], title: str = "Burnish repo
 
 NOTES = (
     "Latency is of one call, in milliseconds. Each runtime ran in a process of its own with the "
-    "same number of threads, and they took turns; a speed-up is of medians taken in the same run, "
-    "and ~ marks one that the samples cannot tell from 1x. Relative error is max|y - ref| / "
-    "max|ref|, worst output. Memory is the high-water mark of calls over what the process held "
-    "before loading. Sizes count in powers of 1000."
+    "same number of threads, and they took turns; a speed-up is of medians taken in the same run. "
+    f"{f.UNCLEAR}; {f.NOISY}. Relative error is max|y - ref| / max|ref|, worst output. Memory is "
+    "the high-water mark of calls over what the process held before loading. Sizes count in "
+    "powers of 1000."
 )
 
 

@@ -26,19 +26,20 @@ def comparison_table(entry: Mapping[str, Any]) -> Table:
     """One comparison: a row a figure, the baseline and the compiled model side by side."""
     latency, memory = entry["latency_ms"], entry["peak_memory"] or {}
     base, ours = latency["baseline"], latency["compiled"]
+    mark = "?" if f.noisy(entry) else ""
     table = Table(title=Text(entry.get("model", "")), title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("")
     table.add_column(f.baseline_name(entry), justify="right")
     table.add_column(escape(f.variant(entry)), justify="right", style="bold")
     table.add_column("gain", justify="right")
     for key in ("p50", "p95", "p99"):
-        gain = f.speed(entry) if key == "p50" else f.ratio(base[key], ours[key])
+        gain = f.speed(entry) if key == "p50" else f.ratio(base[key], ours[key]) + mark
         table.add_row(f"latency {key}, ms", f.ms(base[key]), f.ms(ours[key]), gain)
     rates = [side.get("throughput") for side in (base, ours)]
     table.add_row(
         "throughput, calls/s",
         *(f.MISSING if rate is None else f.digits(rate) for rate in rates),
-        f.ratio(rates[1], rates[0]),
+        f.ratio(rates[1], rates[0]) + mark,
         end_section=True,
     )
     sizes = entry["bytes"]
@@ -211,11 +212,7 @@ def print_tables(entries: Sequence[Mapping[str, Any]]) -> None:
     else:
         console.print(render_table(entries, SPEED))
         console.print(render_table(entries, SIZE))
-    noisy = [
-        f"{entry.get('model', 'model')} {f.variant(entry)}"
-        for entry in entries
-        if any(entry["latency_ms"][side].get("noisy") for side in ("baseline", "compiled"))
-    ]
+    noisy = [f"{e.get('model', 'model')} {f.variant(e)}" for e in entries if f.noisy(e)]
     if noisy:
         console.print(Text(f"! noisy timings: {', '.join(noisy)}", "yellow"))
     _close(console, entries)
@@ -223,6 +220,8 @@ def print_tables(entries: Sequence[Mapping[str, Any]]) -> None:
 
 def _close(console: Console, entries: Sequence[Mapping[str, Any]]) -> None:
     if any(entry["latency_ms"]["verdict"] == "within noise" for entry in entries):
-        console.print("~ the samples cannot tell this speed-up from 1x", highlight=False)
+        console.print(Text(f.UNCLEAR))
+    if any(f.noisy(entry) for entry in entries):
+        console.print(Text(f.NOISY))
     if entries:
         console.print(Text(f.machine_line(entries[-1]["machine"]), "dim"))

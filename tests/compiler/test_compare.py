@@ -23,6 +23,7 @@ from burnish.compiler.measure.timing import summarize
 from burnish.compiler.parity import ParityError
 from burnish.compiler.waterfall import Reading, Report, Row
 
+QUICK = {"rounds": 3, "budget_s": 0.5}
 KEYS = {
     "schema", "baseline", "latency_ms", "speedup", "error", "bytes", "peak_memory", "accuracy",
     "compile_s", "tune_s", "break_even", "passes", "machine",
@@ -84,7 +85,7 @@ def test_eager(stand_in, linear, tmp_path):
 
     linear.train()
     compiled = Scaled(weight_of(linear), 1.01)
-    result = compare(linear, compiled, many, evaluate, rounds=3)
+    result = compare(linear, compiled, many, evaluate, **QUICK)
     assert linear.training
     assert compiled.path is None
     data = result.to_dict()
@@ -134,7 +135,7 @@ def test_onnx_is_set_beside_onnxruntime(stand_in, linear, tmp_path, form):
         onnx.save(model, tmp_path / "m.onnx")
         model = tmp_path / "m.onnx"
     x = (np.ones((2, 16), np.float32),)
-    result = compare(model, Scaled(weight), x, lambda f: f(*x)[0].sum(), rounds=3)
+    result = compare(model, Scaled(weight), x, lambda f: f(*x)[0].sum(), **QUICK)
     assert result.baseline == "onnxruntime"
     assert result.parity.rel < 1e-6
     assert result.baseline_params_bytes == 256
@@ -144,7 +145,7 @@ def test_onnx_is_set_beside_onnxruntime(stand_in, linear, tmp_path, form):
 def test_a_given_baseline_takes_the_place_of_the_model(stand_in, linear):
     weight = weight_of(linear)
     x = (np.ones((2, 16), np.float32),)
-    result = compare(onnx_matmul(weight), Scaled(weight), x, baseline=linear, rounds=3)
+    result = compare(onnx_matmul(weight), Scaled(weight), x, baseline=linear, **QUICK)
     assert result.baseline == "eager"
 
 
@@ -152,7 +153,7 @@ def test_a_runner_is_evaluated_through_its_process(stand_in, linear):
     weight = weight_of(linear)
     x = (np.ones((2, 16), np.float32),)
     runner = OnnxRuntimeRunner(onnx_matmul(weight))
-    result = compare(linear, Scaled(weight), x, lambda f: f(*x)[0].size, baseline=runner, rounds=3)
+    result = compare(linear, Scaled(weight), x, lambda f: f(*x)[0].size, baseline=runner, **QUICK)
     assert result.accuracy == (8, 8)
     assert result.baseline_params_bytes is None
 
@@ -160,13 +161,13 @@ def test_a_runner_is_evaluated_through_its_process(stand_in, linear):
 def test_a_saved_artifact_is_used_where_it_is(stand_in, linear, tmp_path):
     compiled = Scaled(weight_of(linear))
     compiled.save(tmp_path / "m.burnish")
-    result = compare(linear, compiled, torch.ones(2, 16), rounds=3)
+    result = compare(linear, compiled, torch.ones(2, 16), **QUICK)
     assert result.artifact_bytes == compiled.path.stat().st_size
 
 
 def test_outputs_of_another_shape(stand_in, linear):
     with pytest.raises(ParityError, match=r"output \[0\] has shape \[2, 2\]|has shape \[2, 2\]"):
-        compare(linear, Scaled(weight_of(linear)[:, :2]), (torch.ones(2, 16),), rounds=3)
+        compare(linear, Scaled(weight_of(linear)[:, :2]), (torch.ones(2, 16),), **QUICK)
 
 
 def test_bad_baselines(tmp_path):
@@ -216,3 +217,12 @@ def test_what_is_not_faster_never_pays(ours, verdict):
     result = found(10.0, ours)
     assert (result.verdict, result.break_even) == (verdict, None)
     assert not math.isnan(result.speedup)
+
+
+def test_a_busy_machine_earns_no_speed_up():
+    timings = {
+        "baseline": summarize([[24.0], [24.0], [0.8]], noisy=True),
+        "compiled": summarize([[0.3], [0.3], [0.2]]),
+    }
+    result = found(1.0, 1.0, timings=timings)
+    assert result.speedup == pytest.approx(4)

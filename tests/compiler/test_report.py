@@ -95,7 +95,8 @@ def test_one_comparison_to_the_terminal(capsys):
     print_comparison(entry(ours=52.0, note="timed [as exported]"))
     text = capsys.readouterr().out
     for expected in (
-        "latency p50, ms", "~0.981x", "cannot tell", "timed [as exported]", "PruneWeights",
+        "latency p50, ms", "~0.981x", "cannot tell", "? marks noisy timings",
+        "timed [as exported]", "PruneWeights",
         "[limit 0 %]", "Some CPU",
     ):  # fmt: skip
         assert expected in text
@@ -181,6 +182,13 @@ def test_three_digits_say_the_value(value):
     assert float(figures.digits(value).replace(",", "")) == pytest.approx(
         value, rel=0.006, abs=1e-6
     )
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(None, "–"), (0, "0 s"), (0.0021, "2.10 ms"), (0.5, "0.500 s")]
+)
+def test_seconds(value, text):
+    assert figures.seconds(value) == text
 
 
 @pytest.mark.parametrize(
