@@ -10,16 +10,18 @@ from tvm import relax, tirx
 from tvm.relax import transform as T
 
 from burnish.compiler.config import CompileConfig
-from burnish.passes.cancel_transposes import CancelTransposes
-from burnish.passes.channels_last import SplitClip, WidenConv1d, channels_last
+from burnish.passes.channels_last import FoldPadding, PutChannelsLast, WidenConv1d
 from burnish.passes.clean import DropUnusedWeights
+from burnish.passes.dequantize_rows import DequantizeRows
 from burnish.passes.fold_batch_norm import FoldBatchNorm
 from burnish.passes.fold_weights import FoldWeights
 from burnish.passes.lower_attention import LowerAttention
+from burnish.passes.outline_branches import OutlineBranches
 from burnish.passes.pack_weights import PackWeights
 from burnish.passes.prune import PruneWeights
 from burnish.passes.quantize import QuantizeWeights
 from burnish.passes.schedule_kernels import ScheduleKernels
+from burnish.passes.sink_transposes import SinkTransposes
 from burnish.targets.target import CpuTarget
 
 Pass = tvm.ir.transform.Pass
@@ -51,8 +53,8 @@ def graph_phases(target: CpuTarget, config: CompileConfig) -> tuple[Phase, ...]:
 
 def _clean() -> tuple[Pass, ...]:
     return (
-        FoldWeights(),
         FoldBatchNorm(),
+        FoldWeights(),
         T.FoldConstant(),
         T.CanonicalizeBindings(),
         T.EliminateCommonSubexpr(),
@@ -65,19 +67,21 @@ def _lower(target: CpuTarget) -> tuple[Pass, ...]:
     return (
         T.DecomposeOpsForInference(),
         WidenConv1d(),
-        SplitClip(),
+        FoldPadding(),
         FoldWeights(),
-        channels_last(),
-        CancelTransposes(),
-        T.Normalize(),
+        PutChannelsLast(),
+        SinkTransposes(),
+        FoldWeights(),
         T.CanonicalizeBindings(),
         PackWeights(target.lanes),
         LowerAttention(),
         relax.backend.DispatchSampling(),
         relax.backend.DispatchSortScan(),
+        DequantizeRows(),
         T.LegalizeOps(),
         FoldWeights(),
         DropUnusedWeights(),
+        OutlineBranches(),
     )
 
 

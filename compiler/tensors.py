@@ -36,7 +36,7 @@ class InputSlot:
         ):
             return tvm.runtime.from_dlpack(array)
         buffer = self._sized(tuple(array.shape), str(array.dtype))
-        buffer.copyfrom(np.ascontiguousarray(array))
+        buffer.copyfrom(np.ascontiguousarray(array).reshape(array.shape))
         return buffer
 
     def _take_torch(self, value: torch.Tensor) -> tvm.runtime.Tensor:
@@ -70,4 +70,4 @@ def give(value: tvm.runtime.Tensor, *, as_torch: bool) -> Any:
 
 def aligned(array: np.ndarray) -> tvm.runtime.Tensor:
     """A weight as a tensor of its own, aligned."""
-    return tvm.runtime.tensor(np.ascontiguousarray(array))
+    return tvm.runtime.tensor(np.ascontiguousarray(array).reshape(array.shape))

@@ -211,14 +211,22 @@ def _may_inline(program: Program, stage: Stage) -> bool:
     1. Only plain maps that store at their own indices, and whose buffer is not an output.
     2. Into maps: always when cheap; a heavy value only if each element is still computed once.
     3. Into reductions: a heavy or conditional value only if nothing is computed twice.
-    4. Never a conditional (padding) or heavy value into a contraction, which reads it often.
+    4. A map of a reduction's result only where it is read element by element, in the same shape:
+       that is what a register tile can compute as it stores.
+    5. Never a conditional (padding) or heavy value into a contraction, which reads it often.
     """
     if stage.combine is not None or not stage.identity() or program.is_output(stage):
         return False
     readers = program.readers(stage.out)
     heavy = is_heavy(stage.value)
     guarded = heavy or is_conditional(stage.value)
+    reductions = [other.out for other in program.stages if other.combine is not None]
+    of_reduction = any(
+        load.source.same_as(out) for load in loads(stage.value) for out in reductions
+    )
     for reader in readers:
+        if of_reduction and not (reader.combine is not None or _reads_in_place(reader, stage)):
+            return False
         distinct: list[TensorLoad] = []
         for load in loads_of(reader.value, stage.out):
             if not any(same_indices(load.indices, other.indices) for other in distinct):
@@ -234,6 +242,15 @@ def _may_inline(program: Program, stage: Stage) -> bool:
         elif guarded and not once:
             return False
     return True
+
+
+def _reads_in_place(reader: Stage, stage: Stage) -> bool:
+    own = [it.var for it in reader.spatial]
+    return all(
+        same_indices(load.indices, own) for load in loads_of(reader.value, stage.out)
+    ) and same_indices(
+        [it.extent for it in reader.spatial], [it.extent for it in stage.spatial]
+    )
 
 
 def inlined(program: Program) -> Program:
