@@ -54,3 +54,12 @@ def well_formed_ir(request: pytest.FixtureRequest) -> Iterator[None]:
 
     with tvm.transform.PassContext(instruments=[WellFormedInstrument()]):
         yield
+
+
+@pytest.fixture
+def short_timings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spend a second on each measurement, for tests of what is measured and not of the figures."""
+    from burnish.compiler import compare, gate
+
+    monkeypatch.setattr(gate, "BUDGET_S", 0.5)
+    monkeypatch.setitem(compare.compare.__kwdefaults__, "budget_s", 1.0)

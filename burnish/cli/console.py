@@ -105,7 +105,8 @@ def waterfall(report: Report) -> None:
     """Print what each pass bought, and the seconds of each stage."""
     from burnish.compiler.report import waterfall_table
 
-    results().print(waterfall_table(report))
+    if report.rows:
+        results().print(waterfall_table(report))
     stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in report.seconds.items())
     results().print(stages)
 

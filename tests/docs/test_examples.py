@@ -9,6 +9,7 @@ import pytest
 from support import ROOT
 
 
+@pytest.mark.usefixtures("short_timings")
 def test_mlp_prune_quantize(capsys: pytest.CaptureFixture[str]) -> None:
     example = runpy.run_path(str(ROOT / "examples" / "mlp_prune_quantize.py"))
     result = example["main"]().to_dict()

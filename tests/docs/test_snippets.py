@@ -57,6 +57,7 @@ def run_console(text: str) -> None:
             assert command.startswith(CHECKED_BY_EYE), f"no test runs {command!r}"
 
 
+@pytest.mark.usefixtures("short_timings")
 @pytest.mark.parametrize("page", PAGES)
 def test_snippets(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
