@@ -133,7 +133,9 @@ def parse_target(text: str | CpuTarget) -> CpuTarget:
             raise ValueError(f"target {text!r}: num-cores must be a positive number, got {value!r}")
     if not target.mcpu:
         target = replace(target, mcpu="generic" if target.mtriple else host().mcpu)
-    if not codegen.llvm_is_valid_cpu(target.mcpu, target.mtriple or codegen.llvm_get_system_triple()):
+    if not codegen.llvm_is_valid_cpu(
+        target.mcpu, target.mtriple or codegen.llvm_get_system_triple()
+    ):
         raise ValueError(f"target {text!r}: LLVM knows no CPU {target.mcpu!r}")
     return _describe(target)
 

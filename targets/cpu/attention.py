@@ -20,8 +20,8 @@ from tvm import tirx
 from tvm.ir import Expr, Var
 from tvm.tirx import Stmt
 
-from ..target import CpuTarget
-from . import loops, maps, rows
+from burnish.targets.cpu import loops, maps, rows
+from burnish.targets.target import CpuTarget
 
 ATTENTION = "burnish.attention"
 _KEY_VECTORS = 4
@@ -44,8 +44,16 @@ def emit(func: tirx.PrimFunc, target: CpuTarget) -> tirx.PrimFunc | None:
     if depth is None or values is None or len(middle) != int(info["bias"]):
         return None
     kernel = _Kernel(
-        q, k, v, middle[0] if middle else None, out, depth, values, float(info["scale"]),
-        int(info["causal"]), target,
+        q,
+        k,
+        v,
+        middle[0] if middle else None,
+        out,
+        depth,
+        values,
+        float(info["scale"]),
+        int(info["causal"]),
+        target,
     )
     body = kernel.body()
     if body is None:
@@ -59,8 +67,17 @@ class _Kernel:
     """One attention kernel being written."""
 
     def __init__(
-        self, q: Var, k: Var, v: Var, bias: Var | None, out: Var, depth: int, values: int,
-        scale: float, causal: int, target: CpuTarget,
+        self,
+        q: Var,
+        k: Var,
+        v: Var,
+        bias: Var | None,
+        out: Var,
+        depth: int,
+        values: int,
+        scale: float,
+        causal: int,
+        target: CpuTarget,
     ) -> None:
         self.q, self.k, self.v, self.bias, self.out = q, k, v, bias, out
         self.depth, self.values, self.scale, self.causal = depth, values, scale, causal
@@ -148,7 +165,12 @@ class _Kernel:
         return loops.seq(*statements)
 
     def _tile(
-        self, b: Expr, h: Expr, first: Expr, scores: Var, at: Callable[[Any, Any], list[Any]],
+        self,
+        b: Expr,
+        h: Expr,
+        first: Expr,
+        scores: Var,
+        at: Callable[[Any, Any], list[Any]],
         packed: Var,
     ) -> Stmt:
         last_row = tirx.min(first + (self.mr - 1), self.m - 1)
@@ -170,8 +192,14 @@ class _Kernel:
         )
 
     def _scores(
-        self, b: Expr, h: Expr, row: Callable[[Any], Expr], scores: Var,
-        at: Callable[[Any, Any], list[Any]], packed: Var, panels: Any,
+        self,
+        b: Expr,
+        h: Expr,
+        row: Callable[[Any], Expr],
+        scores: Var,
+        at: Callable[[Any, Any], list[Any]],
+        packed: Var,
+        panels: Any,
     ) -> Stmt:
         acc = loops.local([self.mr, self.width], "float32", "acc")
 
@@ -220,9 +248,7 @@ class _Kernel:
 
         return loops.seq(loops.allocate(acc), loops.serial(panels, panel_of, "panel"))
 
-    def _softmax(
-        self, r: Any, scores: Var, at: Callable[[Any, Any], list[Any]], n: Any
-    ) -> Stmt:
+    def _softmax(self, r: Any, scores: Var, at: Callable[[Any, Any], list[Any]], n: Any) -> Stmt:
         """In place; the row ends divided by its sum. Rows with no key at all become zeros."""
         lanes = self.lanes
         top = loops.local([lanes], "float32", "top")
@@ -243,7 +269,9 @@ class _Kernel:
             whole, rest = loops.divide(n, lanes)
             start = loops.times(whole, lanes)
             return loops.seq(
-                loops.serial(whole, lambda c: loops.vector(lanes, lambda v: full(c * lanes + v, v))),
+                loops.serial(
+                    whole, lambda c: loops.vector(lanes, lambda v: full(c * lanes + v, v))
+                ),
                 loops.serial(rest, lambda s: single(start + s)),
             )
 
@@ -272,8 +300,14 @@ class _Kernel:
         )
 
     def _mix(
-        self, b: Expr, h: Expr, first: Expr, row: Callable[[Any], Expr], scores: Var,
-        at: Callable[[Any, Any], list[Any]], n: Any,
+        self,
+        b: Expr,
+        h: Expr,
+        first: Expr,
+        row: Callable[[Any], Expr],
+        scores: Var,
+        at: Callable[[Any, Any], list[Any]],
+        n: Any,
     ) -> Stmt:
         acc = loops.local([self.mr, self.values], "float32", "mixed")
 

@@ -7,16 +7,16 @@ vanish, so that a rule writes one nest for every shape.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import tvm
 import tvm_ffi
 from tvm import tirx
-from tvm.sym import Analyzer
 from tvm.ir import Expr, Var
+from tvm.sym import Analyzer
 from tvm.tirx import AllocBuffer, BufferStore, Evaluate, For, ForKind, IfThenElse, SeqStmt, Stmt
 
-Extent = int | Expr
+Extent: TypeAlias = int | Expr
 Body = Callable[[Any], Stmt]
 
 
@@ -45,7 +45,9 @@ def _loop(kind: ForKind, extent: Extent, body: Body, name: str) -> Stmt:
     if known == 1:
         return body(const(0, dtype))
     var = Var(name, dtype)
-    return For(var, const(0, dtype), const(known, dtype) if known is not None else extent, kind, body(var))
+    return For(
+        var, const(0, dtype), const(known, dtype) if known is not None else extent, kind, body(var)
+    )
 
 
 def serial(extent: Extent, body: Body, name: str = "i") -> Stmt:
@@ -105,13 +107,11 @@ def substitute(node: Any, mapping: Mapping[Var, Any]) -> Any:
     """``node`` with variables replaced."""
     if not mapping:
         return node
-    return tvm_ffi.structural_map(
-        node, [(Var, lambda var: mapping.get(var, var))], order="post"
-    )
+    return tvm_ffi.structural_map(node, [(Var, lambda var: mapping.get(var, var))], order="post")
 
 
 def split_index(flat: Expr, extents: Sequence[Extent]) -> list[Expr]:
-    """Row-major indices of a flat one: flat, [a, b, c] -> [flat // (b*c), flat // c % b, flat % c]."""
+    """Row-major indices: flat, [a, b, c] -> [flat // (b * c), flat // c % b, flat % c]."""
     indices: list[Expr] = []
     for extent in reversed(extents[1:]):
         if as_int(extent) == 1:
@@ -138,9 +138,7 @@ def product(extents: Sequence[Extent]) -> Extent:
 
 
 def prim_func(params: Sequence[Var], body: Stmt, attrs: Mapping[str, Any]) -> tirx.PrimFunc:
-    return tirx.PrimFunc(
-        list(params), body, attrs=tvm.ir.make_node("ir.DictAttrs", **dict(attrs))
-    )
+    return tirx.PrimFunc(list(params), body, attrs=tvm.ir.make_node("ir.DictAttrs", **dict(attrs)))
 
 
 def divide(extent: Extent, by: int) -> tuple[Extent, Extent]:

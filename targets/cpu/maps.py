@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import pairwise
 
 import tvm_ffi
 from tvm import tirx
@@ -18,9 +19,8 @@ from tvm.ir import Call, Expr, Var
 from tvm.ir.prim import EQ, GE, GT, LE, LT
 from tvm.tirx import Stmt
 
-from ..target import CpuTarget
-from . import loops
-from .stages import (
+from burnish.targets.cpu import loops
+from burnish.targets.cpu.stages import (
     Iter,
     Program,
     Stage,
@@ -30,6 +30,7 @@ from .stages import (
     simplified,
     walk,
 )
+from burnish.targets.target import CpuTarget
 
 SERIAL_WORK = 16 * 1024
 """Element operations below which a kernel stays on one thread (waking another costs ~3 us)."""
@@ -121,9 +122,7 @@ def _breakpoints(stage: Stage, inner: Iter, size: int) -> list[int]:
     return inside if len(inside) <= 12 else [0, size]
 
 
-def _inner_loop(
-    stage: Stage, inner: Iter, outer_at: dict[Var, Expr], target: CpuTarget
-) -> Stmt:
+def _inner_loop(stage: Stage, inner: Iter, outer_at: dict[Var, Expr], target: CpuTarget) -> Stmt:
     size = inner.size
     if size is None:
         return loops.span(
@@ -131,9 +130,9 @@ def _inner_loop(
         )
     cuts = _breakpoints(stage, inner, size)
     parts: list[Stmt] = []
-    for low, high in zip(cuts, cuts[1:], strict=False):
+    for low, high in pairwise(cuts):
         if len(cuts) > 2:
-            value = simplified(stage.value, {inner.var: (low, high - low)})
+            value = simplified(stage.value, {inner.var: (low, high)})
             piece = replace(stage, value=value)
         else:
             piece = stage
@@ -208,5 +207,3 @@ def _emit_flat(count: loops.Extent, stage: Stage, target: CpuTarget) -> Stmt:
     if rest:
         parts.append(loops.vector(rest, lambda v: at(v + loops.const(full * lanes))))
     return loops.seq(*parts)
-
-

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from tvm.ir import Expr, Var
 from tvm.tirx import Stmt
 
-from ..target import CpuTarget
-from . import loops, maps
-from .stages import Iter, Program, Stage, loads, loads_of, replace_loads, walk
+from burnish.targets.cpu import loops, maps
+from burnish.targets.cpu.stages import Iter, Program, Stage, loads, loads_of, replace_loads, walk
+from burnish.targets.target import CpuTarget
 
 _ROW_BYTES = 128 * 1024
 _PARTIAL_VECTORS = 4
@@ -77,7 +77,7 @@ def _is_group(program: Program, group: tuple[Stage, ...], rows: int) -> bool:
         for other in group:
             for load in loads_of(stage.value, other.out):
                 heads = list(load.indices)[:rows]
-                mine = [it for it in stage.spatial[:rows]]
+                mine = list(stage.spatial[:rows])
                 if not all(
                     h.same_as(it.var) or it.size == 1 for h, it in zip(heads, mine, strict=True)
                 ):
@@ -87,7 +87,11 @@ def _is_group(program: Program, group: tuple[Stage, ...], rows: int) -> bool:
         outside = [r for r in program.readers(stage.out) if id(r) not in names]
         if outside and not program.is_output(stage):
             return False
-        if stage is not group[-1] and not program.is_output(stage) and _row_bytes(stage, rows) is None:
+        if (
+            stage is not group[-1]
+            and not program.is_output(stage)
+            and _row_bytes(stage, rows) is None
+        ):
             return False
     return True
 
@@ -147,7 +151,7 @@ def _stage_in_row(
     value = stage.value
     for old, new in kept.items():
         if loads_of(value, old):
-            value = replace_loads(value, old, lambda i, new=new: new[_tail(i, rows)])
+            value = replace_loads(value, old, _tail_of(new, rows))
     value = loops.substitute(value, mapping)
     inner = list(stage.spatial[rows:])
     out = kept.get(stage.out)
@@ -164,11 +168,13 @@ def _stage_in_row(
     return _fold_row(stage, value, lambda new: put(new, zeros), target)
 
 
-def _tail(indices: list[Expr], rows: int) -> tuple[Expr, ...]:
-    return tuple(indices[rows:]) or (loops.const(0),)
+def _tail_of(buffer: Var, rows: int) -> Callable[[list[Expr]], Expr]:
+    return lambda indices: buffer[tuple(indices[rows:]) or (loops.const(0),)]
 
 
-def _map_row(inner: list[Iter], value: Expr, put, target: CpuTarget) -> Stmt:  # type: ignore[no-untyped-def]
+def _map_row(
+    inner: list[Iter], value: Expr, put: Callable[[Expr, list[Expr]], Stmt], target: CpuTarget
+) -> Stmt:
     if not inner:
         return put(value, [])
     *outer, last = inner
@@ -190,7 +196,7 @@ def _map_row(inner: list[Iter], value: Expr, put, target: CpuTarget) -> Stmt:  #
     return over(outer, {})
 
 
-def _fold_row(stage: Stage, value: Expr, put, target: CpuTarget) -> Stmt:  # type: ignore[no-untyped-def]
+def _fold_row(stage: Stage, value: Expr, put: Callable[[Expr], Stmt], target: CpuTarget) -> Stmt:
     """Rule 2."""
     *outer, last = stage.reduce
     lanes, width = target.lanes, target.lanes * _PARTIAL_VECTORS

@@ -17,10 +17,10 @@ from tvm.ir import Expr, Var
 from tvm.s_tir import SBlock, SBlockRealize
 from tvm.tirx import For, ForKind, SeqStmt, Stmt
 
-from ..target import CpuTarget
-from . import attention, loops, maps, rows, tiles
-from .stages import Program, Stage, inlined, loads_of, read_program, walk
-from .vector_math import vectorized_math
+from burnish.targets.cpu import attention, loops, maps, rows, tiles
+from burnish.targets.cpu.stages import Program, Stage, inlined, loads_of, read_program, walk
+from burnish.targets.cpu.vector_math import vectorized_math
+from burnish.targets.target import CpuTarget
 
 SCHEDULED = "burnish.scheduled"
 """Function attribute of kernels that already are what they should be."""

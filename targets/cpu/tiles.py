@@ -30,9 +30,19 @@ from tvm.ir import Expr, TensorLoad, Var
 from tvm.ir.prim import Mul
 from tvm.tirx import Stmt
 
-from ..target import CpuTarget
-from . import loops, maps
-from .stages import Iter, Program, Stage, loads, loads_of, replace_loads, same_indices, simplified, walk
+from burnish.targets.cpu import loops, maps
+from burnish.targets.cpu.stages import (
+    Iter,
+    Program,
+    Stage,
+    loads,
+    loads_of,
+    replace_loads,
+    same_indices,
+    simplified,
+    walk,
+)
+from burnish.targets.target import CpuTarget
 
 _UNROLLED_STEPS = 64
 _PANEL_TILES = 4
@@ -227,7 +237,8 @@ def _emit_with_panel(
     row_tiles: loops.Extent,
 ) -> Stmt:
     main = plan.main
-    assert isinstance(main.value, Mul) and plan.block is not None
+    assert isinstance(main.value, Mul)
+    assert plan.block is not None
     places = loops.product([*(it.extent for it in plan.outer), row_tiles])
     known = loops.as_int(places)
     chunks = 1
@@ -271,9 +282,7 @@ def _emit_with_panel(
             fill(list(main.reduce), {}, block),
             loops.serial(
                 count,
-                lambda t: _tile_at_place(
-                    direct, first + t, mr, row_count, rows, row_tiles, block
-                ),
+                lambda t: _tile_at_place(direct, first + t, mr, row_count, rows, row_tiles, block),
                 name="t",
             ),
         )
