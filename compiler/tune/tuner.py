@@ -36,6 +36,9 @@ GUESSES = {"baseline": 0.3, "trial": 0.3, "choice": 1.2}
 BASELINE_SHARE = 0.5
 """Of a time limit, at most, goes to timing the defaults."""
 
+RESERVE, LEAST = 1.25, 0.5
+"""A choice's usual seconds times this: kept free for it by the search; needed to begin it."""
+
 CRUMBS = 4
 """A search begun in an earlier run is not taken up again for fewer trials."""
 
@@ -296,7 +299,7 @@ class _Run:
         contested = sum(
             bool(fastest(self.database.records(s.task.key), s.secs)) for s in states if s.quota
         )
-        spare = self.bench.left() - self.clock.cost["choice"] * contested
+        spare = self.bench.left() - RESERVE * self.clock.cost["choice"] * contested
         return min(BATCH, int(spare / max(self.clock.cost["trial"], 1e-3)))
 
     def choose(self, states: list[TaskState]) -> None:
@@ -305,7 +308,7 @@ class _Run:
         for state in states:
             if state.quota == 0:
                 continue
-            if self.bench.left() < self.clock.cost["choice"]:
+            if self.bench.left() < LEAST * self.clock.cost["choice"]:
                 state.note = "no time left for the choice"
                 continue
             began = time.monotonic()
