@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from burnish.compiler import environment as _environment
+from burnish.compiler import environment
 
 if TYPE_CHECKING:
     from burnish import models
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from burnish.passes.configs import PruneConfig, QuantizeConfig
 
 __version__ = "0.1.0"
+
+environment.check_versions()
+environment.set_threads()
 
 _WHERE = {
     "BurnishError": "burnish.compiler.errors",

@@ -96,7 +96,9 @@ def save(compiled: Compiled, path: Path) -> Path:
             Path(partial).unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise ArtifactError(f"cannot write {path}: {error.strerror or error}", stage="save") from error
+        raise ArtifactError(
+            f"cannot write {path}: {error.strerror or error}", stage="save"
+        ) from error
     return path
 
 

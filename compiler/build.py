@@ -20,7 +20,6 @@ from burnish.targets.cpu.schedule import schedule
 from burnish.targets.target import CpuTarget
 
 
-
 def kernel_key(func: tirx.PrimFunc) -> int:
     """Structural hash of a kernel, the same under any name."""
     if func.attrs is not None and "global_symbol" in func.attrs:
@@ -47,7 +46,7 @@ def build_library(
         found = chosen.get(kernel_key(func)) if chosen else None
         if found is None:
             return schedule(func, target)
-        symbol = func.attrs["global_symbol"] if "global_symbol" in func.attrs else None
+        symbol = func.attrs.get("global_symbol", None)
         return found if symbol is None else found.with_attr("global_symbol", symbol)
 
     names = list(get_params(mod))

@@ -118,4 +118,3 @@ class Compiled:
     def __repr__(self) -> str:
         inputs = ", ".join(map(str, self.signature.inputs))
         return f"Compiled({inputs}; target={self.target.name}, {self.params_bytes} parameter bytes)"
-

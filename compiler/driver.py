@@ -82,9 +82,7 @@ def optimize(
     with Gate(imported, cpu, settings) as gate:
         graph, mod, rows = run_passes(imported, cpu, settings, gate)
     report = imported.report.extended(*rows, optimize=time.perf_counter() - start)
-    return Optimized(
-        mod, graph, imported.signature, imported.source, cpu, settings, report
-    )
+    return Optimized(mod, graph, imported.signature, imported.source, cpu, settings, report)
 
 
 def tune(optimized: Optimized, config: Any = None) -> Tuned:

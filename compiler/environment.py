@@ -1,6 +1,6 @@
 """What must be right before TVM starts: its versions, and its threads.
 
-Imported before anything that imports TVM.
+The front door calls both functions before anything imports TVM.
 """
 
 from __future__ import annotations
@@ -44,7 +44,3 @@ def set_threads() -> None:
         cores = os.cpu_count() or 1
     os.environ.setdefault("TVM_NUM_THREADS", str(max(1, cores)))
     os.environ.setdefault("TVM_BIND_THREADS", "0")
-
-
-check_versions()
-set_threads()

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import tvm
 
@@ -141,9 +141,7 @@ class Gate:
         fused = self.lower(mod)
         folder = Path(self._folder.name) / f"build{len(self._variants)}"
         folder.mkdir()
-        library, names = build_library(
-            fused, self.target, folder, opt_level=self.config.opt_level
-        )
+        library, names = build_library(fused, self.target, folder, opt_level=self.config.opt_level)
         values = get_params(fused)
         return Compiled(
             library,
@@ -169,9 +167,7 @@ class Gate:
 
 
 def _with(reading: Reading, variant: Variant, timing: Timing) -> Reading:
-    return replace(
-        reading, ms=timing.p50, error=variant.error, accuracy=variant.accuracy
-    )
+    return replace(reading, ms=timing.p50, error=variant.error, accuracy=variant.accuracy)
 
 
 def _verdict(
@@ -180,7 +176,7 @@ def _verdict(
     new: Variant,
     timings: dict[str, Timing],
     limit: float | None,
-) -> tuple[str, str]:
+) -> tuple[Literal["applied", "undone"], str]:
     if limit is not None and old.accuracy is not None and new.accuracy is not None:
         drop = old.accuracy - new.accuracy
         if drop > limit:

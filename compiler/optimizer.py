@@ -81,7 +81,9 @@ def run_pass(
         new = step(mod)
     seconds = time.perf_counter() - start
     before, after = reading(mod), reading(new)
-    same = before == after and (new.same_as(mod) or tvm_ffi.structural_equal(new["main"], mod["main"]))
+    same = before == after and (
+        new.same_as(mod) or tvm_ffi.structural_equal(new["main"], mod["main"])
+    )
     row = Row(name, phase, seconds, before, after, "no change" if same else "applied")
     if name == "PruneWeights":
         row = replace(row, status="size only")

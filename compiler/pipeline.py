@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import tvm
 from tvm import relax, tirx
@@ -24,7 +25,7 @@ from burnish.passes.schedule_kernels import ScheduleKernels
 from burnish.passes.sink_transposes import SinkTransposes
 from burnish.targets.target import CpuTarget
 
-Pass = tvm.ir.transform.Pass
+Pass: TypeAlias = tvm.ir.transform.Pass
 
 
 @dataclass(frozen=True)
