@@ -26,7 +26,7 @@ class WidenConv1d:
 
 @mutator
 class _Widen(PyExprMutator):
-    def visit_call_(self, call: relax.Call) -> relax.Expr:  # type: ignore[override]
+    def visit_call_(self, call: relax.Call) -> relax.Expr:
         call = super().visit_call_(call)
         if op_name(call) != "relax.nn.conv1d":
             return call
@@ -60,7 +60,7 @@ class PutChannelsLast:
 
 @mutator
 class _Last(PyExprMutator):
-    def visit_call_(self, call: relax.Call) -> relax.Expr:  # type: ignore[override]
+    def visit_call_(self, call: relax.Call) -> relax.Expr:
         call = super().visit_call_(call)
         if op_name(call) != "relax.nn.conv2d":
             return call
@@ -95,7 +95,7 @@ class _Absorb(PyExprMutator):
     def __init__(self, mod: tvm.IRModule) -> None:
         super().__init__(mod)
 
-    def visit_call_(self, call: relax.Call) -> relax.Expr:  # type: ignore[override]
+    def visit_call_(self, call: relax.Call) -> relax.Expr:
         call = super().visit_call_(call)
         if op_name(call) != "relax.nn.conv2d" or not isinstance(call.args[0], relax.Var):
             return call

@@ -35,7 +35,7 @@ class LowerAttention:
 
 @mutator
 class _Rewriter(PyExprMutator):
-    def visit_call_(self, call: relax.Call) -> relax.Expr:  # type: ignore[override]
+    def visit_call_(self, call: relax.Call) -> relax.Expr:
         call = super().visit_call_(call)
         name = call.op.name if isinstance(call.op, tvm.ir.Op) else ""
         if name not in ("relax.nn.attention", "relax.nn.attention_bias"):
@@ -64,7 +64,9 @@ class _Rewriter(PyExprMutator):
 
 
 def attention(scale: float, causal: int) -> Any:
-    """``q [B, M, H, D], k [B, N, H, D], v [B, N, H, E](, bias to [B, H, M, N]) -> [B, M, H, E]``."""
+    """``q [B, M, H, D], k [B, N, H, D], v [B, N, H, E] -> [B, M, H, E]``, perhaps with a bias
+    that broadcasts to ``[B, H, M, N]``.
+    """
 
     def make(q: te.Tensor, k: te.Tensor, v: te.Tensor, *bias: te.Tensor) -> te.Tensor:
         b, m, h, d = q.shape
@@ -87,9 +89,7 @@ def attention(scale: float, causal: int) -> Any:
 
         scores = te.compute((b, h, m, n), score, name="scores")
         t = te.reduce_axis((0, n), "t")
-        top = te.compute(
-            (b, h, m), lambda i, j, y: te.max(scores(i, j, y, t), axis=t), name="top"
-        )
+        top = te.compute((b, h, m), lambda i, j, y: te.max(scores(i, j, y, t), axis=t), name="top")
         power = te.compute(
             (b, h, m, n),
             lambda i, j, y, x: tirx.exp(scores(i, j, y, x) - top(i, j, y)),

@@ -30,7 +30,7 @@ class _Outline(PyExprMutator):
     def __init__(self, mod: tvm.IRModule) -> None:
         super().__init__(mod)
 
-    def visit_if_(self, op: relax.If) -> relax.Expr:  # type: ignore[override]
+    def visit_if_(self, op: relax.If) -> relax.Expr:
         return relax.If(
             self.visit_expr(op.cond), self._called(op.true_branch), self._called(op.false_branch)
         )

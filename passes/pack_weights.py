@@ -17,7 +17,6 @@ from burnish.passes.params import (
     NUM_INPUT,
     get_params,
     num_inputs,
-    weight_vars,
     with_main,
     with_params,
 )
@@ -60,7 +59,7 @@ class _Rewriter(PyExprMutator):
         self.packed: dict[tuple[str, str], tuple[packed.PackedWeight, list[relax.Var]]] = {}
         self.added: dict[str, tuple[relax.Var, np.ndarray]] = {}
 
-    def visit_call_(self, call: relax.Call) -> relax.Expr:  # type: ignore[override]
+    def visit_call_(self, call: relax.Call) -> relax.Expr:
         name = call.op.name if isinstance(call.op, tvm.ir.Op) else ""
         lowered: relax.Expr | None = None
         if name == "relax.matmul":
@@ -143,9 +142,7 @@ class _Rewriter(PyExprMutator):
 
     def _depthwise(self, view: WeightView, x: relax.Expr, window: kernels.Window) -> relax.Expr:
         def make(_width: int) -> packed.PackedWeight:
-            return packed.pack_depthwise(
-                view.array() if view.codes is None else view.quantized()
-            )
+            return packed.pack_depthwise(view.array() if view.codes is None else view.quantized())
 
         weight, variables = self._pack(view, "depthwise", make, 1)
         return self._call(
@@ -208,7 +205,7 @@ def _renamed(
 ) -> tvm.IRModule:
     """Drop weights nothing reads; a packed weight takes its plain form's place and name."""
     main = mod["main"]
-    used = {var for var in relax.analysis.free_vars(main.body)}
+    used = set(relax.analysis.free_vars(main.body))
     packed_vars = {var for var, _array in added.values()}
     params: dict[str, tvm.runtime.Tensor | np.ndarray] = {}
     kept = []

@@ -25,7 +25,9 @@ from burnish.passes.qparams import QuantizedWeight, codes_per_word, pack_bits, s
 
 @dataclass(frozen=True)
 class PackedWeight:
-    """Arrays of a packed weight by name suffix (``""``, ``".scale"``, ``".zero_point"``), and how to read it.
+    """Arrays of a packed weight, and how to read them.
+
+    ``arrays`` is by name suffix: ``""``, ``".scale"``, ``".zero_point"``.
 
     ``per`` codes share a storage element along ``K``. ``value(tensors, block, outer, element,
     code, lane)`` is the weight at code ``code`` of element ``element``; ``scale(tensors, n)``,
@@ -41,13 +43,11 @@ class PackedWeight:
     scale: Callable[..., Expr] | None = None
 
 
-def choose_width(channels: int, lanes: int, rows: int | None = None) -> int:
+def choose_width(channels: int, lanes: int) -> int:
     """``NB``: up to four vectors, less where the filling would cost over a tenth."""
     candidates = [v * lanes for v in (4, 3, 2, 1)]
     padded = {nb: -(-channels // nb) * nb for nb in candidates}
     least = min(padded.values())
-    if rows == 1:
-        candidates = candidates[:1] + candidates[1:]
     return next(nb for nb in candidates if padded[nb] <= least * 1.1)
 
 

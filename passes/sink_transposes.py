@@ -16,11 +16,40 @@ from burnish.passes.rewrite import rewritten
 
 ELEMENTWISE = frozenset(
     f"relax.{name}"
-    for name in (
-        "add subtract multiply divide maximum minimum power abs negative exp log sqrt rsqrt tanh "
-        "sigmoid erf floor ceil round sign square sin cos clip astype nn.relu nn.relu6 nn.gelu "
-        "nn.gelu_tanh nn.silu nn.leakyrelu nn.softplus"
-    ).split()
+    for name in [
+        "add",
+        "subtract",
+        "multiply",
+        "divide",
+        "maximum",
+        "minimum",
+        "power",
+        "abs",
+        "negative",
+        "exp",
+        "log",
+        "sqrt",
+        "rsqrt",
+        "tanh",
+        "sigmoid",
+        "erf",
+        "floor",
+        "ceil",
+        "round",
+        "sign",
+        "square",
+        "sin",
+        "cos",
+        "clip",
+        "astype",
+        "nn.relu",
+        "nn.relu6",
+        "nn.gelu",
+        "nn.gelu_tanh",
+        "nn.silu",
+        "nn.leakyrelu",
+        "nn.softplus",
+    ]
 )
 POOLS = {
     "relax.nn.max_pool2d": relax.op.nn.max_pool2d,
@@ -56,7 +85,7 @@ class _Sink(PyExprMutator):
         super().__init__(mod)
         self.weights = set(weight_vars(mod)) if "main" in _names(mod) else set()
 
-    def visit_call_(self, call: relax.Call) -> relax.Expr:  # type: ignore[override]
+    def visit_call_(self, call: relax.Call) -> relax.Expr:
         call = super().visit_call_(call)
         name = op_name(call)
         if name == "relax.permute_dims":
@@ -113,7 +142,7 @@ def _names(mod: tvm.IRModule) -> set[str]:
 
 
 def axes_of(call: relax.Call) -> Axes:
-    """The order of a ``permute_dims``: axis ``j`` of the result is axis ``axes[j]`` of the source."""
+    """The order of a ``permute_dims``: axis ``j`` of the result is source axis ``axes[j]``."""
     rank = int(call.args[0].ty.ndim)
     if call.attrs.axes is None:
         return tuple(reversed(range(rank)))
@@ -223,7 +252,9 @@ def _pad(sink: _Sink, call: relax.Call) -> Moved | None:
     inverse = _inverse(axes)
     new = [w for place in inverse for w in widths[2 * place : 2 * place + 2]]
     value = call.attrs.pad_value
-    expr = relax.op.nn.pad(source, new, str(call.attrs.pad_mode), float(getattr(value, "value", value)))
+    expr = relax.op.nn.pad(
+        source, new, str(call.attrs.pad_mode), float(getattr(value, "value", value))
+    )
     return expr, axes
 
 
@@ -303,11 +334,11 @@ def _expand(sink: _Sink, call: relax.Call) -> Moved | None:
 
 
 RULES: dict[str, Callable[[_Sink, relax.Call], Moved | None]] = {
-    **{name: _pool for name in POOLS},
+    **dict.fromkeys(POOLS, _pool),
     "relax.nn.adaptive_avg_pool2d": _adaptive_pool,
     "relax.image.resize2d": _resize,
     "relax.nn.pad": _pad,
-    **{name: _reduction for name in REDUCTIONS},
+    **dict.fromkeys(REDUCTIONS, _reduction),
     "relax.concat": _concat,
     "relax.strided_slice": _slice,
     "relax.nn.softmax": _softmax,
