@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from burnish.models import files
-from burnish.models.zoo import Forward, Inputs, Metric, ZooModel, arrays, pick
+from burnish.models.zoo import Forward, Inputs, Metric, ZooModel, arrays, optional, pick
 
 SIZE = 224
 # Blocks in a stage, kernel, stride of the first, expansion, output channels.
@@ -142,10 +142,9 @@ def _same(size: int, kernel: int, stride: int) -> int:
 
 def _tensor(path: Path, box: tuple[int, int, int, int] | None = None) -> Tensor:
     """The picture, or ``box`` of it, as ``(value - 127) / 128``: ``[1, 3, 224, 224]``."""
-    from PIL import Image
-
-    with Image.open(path) as opened:
-        picture = opened.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BICUBIC, box)
+    image = optional("PIL.Image")
+    with image.open(path) as opened:
+        picture = opened.convert("RGB").resize((SIZE, SIZE), image.Resampling.BICUBIC, box)
     pixels = torch.from_numpy(np.array(picture, dtype=np.float32))
     return ((pixels - 127.0) / 128.0).permute(2, 0, 1).contiguous()[None]
 
@@ -158,10 +157,8 @@ def _labelled() -> list[tuple[Tensor, int]]:
 
 def _crop(i: int) -> Tensor:
     """Square ``i`` out of the photographs: its place and size follow from ``i`` alone."""
-    from PIL import Image
-
     path = files.unpacked("scikit-image") / "skimage/data" / PHOTOGRAPHS[i % len(PHOTOGRAPHS)]
-    with Image.open(path) as opened:
+    with optional("PIL.Image").open(path) as opened:
         width, height = opened.size
     chance = np.random.default_rng(i)
     side = int(min(width, height) * chance.uniform(0.5, 1.0))

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from burnish.models import files
-from burnish.models.zoo import Forward, Inputs, Metric, ZooModel, arrays, pick
+from burnish.models.zoo import Forward, Inputs, Metric, ZooModel, arrays, optional, pick
 
 WIDTH, HEADS, LAYERS, FEED_FORWARD = 384, 12, 6, 1536
 VOCABULARY, POSITIONS, LENGTH = 30522, 512, 128
@@ -120,7 +120,7 @@ class LeeDocuments:
         return tokenized(pick(_documents("lee_background.cor"), n))
 
     def evaluate(self, forward: Forward, limit: int | None) -> float:
-        """Pearson's r of cosine and mean human rating, over pairs of ``limit`` documents."""
+        """Pearson's r of cosine and mean human rating, over pairs of ``limit`` documents (3 or more)."""
         documents = _documents("lee.cor")[: max(3, limit) if limit else None]
         vectors = np.concatenate([arrays(forward(*item))[0] for item in tokenized(documents)])
         vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -162,11 +162,9 @@ def tokenized(texts: list[str]) -> list[Inputs]:
 
 @functools.cache
 def _tokenizer() -> Any:
-    from tokenizers import Tokenizer
-
     with zipfile.ZipFile(_archive()) as archive:
         member = next(name for name in archive.namelist() if name.endswith("tokenizer.json"))
-        tokenizer = Tokenizer.from_str(archive.read(member).decode("utf-8"))
+        tokenizer = optional("tokenizers").Tokenizer.from_str(archive.read(member).decode("utf-8"))
     tokenizer.enable_truncation(LENGTH)
     tokenizer.enable_padding(length=LENGTH)
     return tokenizer

@@ -18,7 +18,7 @@ from torch import Tensor
 from burnish.models import files
 from burnish.models.llama import Llama, LlamaShape
 from burnish.models.text import Prose
-from burnish.models.zoo import Metric, ZooModel
+from burnish.models.zoo import Metric, ZooModel, optional
 
 SHAPE = LlamaShape(
     vocabulary=49152,
@@ -77,10 +77,9 @@ def _path() -> Path:
 
 def _tensors() -> Iterator[tuple[str, Tensor]]:
     """Every weight as float32, under its checkpoint's name and in its checkpoint's row order."""
-    from gguf import GGUFReader, dequantize
-
-    for tensor in GGUFReader(_path()).tensors:
-        values = np.array(dequantize(tensor.data, tensor.tensor_type), dtype=np.float32)
+    gguf = optional("gguf")
+    for tensor in gguf.GGUFReader(_path()).tensors:
+        values = np.array(gguf.dequantize(tensor.data, tensor.tensor_type), dtype=np.float32)
         name = tensor.name.removesuffix(".weight")
         if name in WHOLE:
             yield f"{WHOLE[name]}.weight", torch.from_numpy(values)
@@ -101,18 +100,18 @@ def _halves(rows: np.ndarray) -> np.ndarray:
 @functools.cache
 def _tokenizer() -> Any:
     """The byte-level BPE that the GGUF file carries; digits are split one by one."""
-    from gguf import GGUFReader
-    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
-
-    fields = GGUFReader(_path()).fields
+    tokenizers, splits = optional("tokenizers"), optional("tokenizers.pre_tokenizers")
+    fields = optional("gguf").GGUFReader(_path()).fields
     pieces = fields["tokenizer.ggml.tokens"].contents()
     merges = [tuple(merge.split(" ")) for merge in fields["tokenizer.ggml.merges"].contents()]
     kinds = fields["tokenizer.ggml.token_type"].contents()
-    tokenizer = Tokenizer(models.BPE({piece: i for i, piece in enumerate(pieces)}, merges))
-    split = pre_tokenizers.Split(Regex(r"\d"), behavior="isolated")
-    bytes_ = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, bytes_])
-    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer = tokenizers.Tokenizer(
+        tokenizers.models.BPE({piece: i for i, piece in enumerate(pieces)}, merges)
+    )
+    split = splits.Split(tokenizers.Regex(r"\d"), behavior="isolated")
+    bytes_ = splits.ByteLevel(add_prefix_space=False, use_regex=True)
+    tokenizer.pre_tokenizer = splits.Sequence([split, bytes_])
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
     control = [piece for piece, kind in zip(pieces, kinds, strict=True) if kind == 3]
-    tokenizer.add_special_tokens([AddedToken(piece, special=True) for piece in control])
+    tokenizer.add_special_tokens([tokenizers.AddedToken(piece, special=True) for piece in control])
     return tokenizer

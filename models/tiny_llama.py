@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from burnish.models import files
 from burnish.models.llama import Llama, LlamaShape
 from burnish.models.text import Prose
-from burnish.models.zoo import Metric, ZooModel
+from burnish.models.zoo import Metric, ZooModel, optional
 
 SHAPE = LlamaShape(
     vocabulary=2048, width=192, layers=4, heads=6, kv_heads=6, feed_forward=512, context=512
@@ -47,6 +47,4 @@ def encode(text: str) -> list[int]:
 
 @functools.cache
 def _tokenizer() -> Any:
-    from tokenizers import Tokenizer
-
-    return Tokenizer.from_file(str(TOKENIZER))
+    return optional("tokenizers").Tokenizer.from_file(str(TOKENIZER))

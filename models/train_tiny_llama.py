@@ -1,7 +1,7 @@
 """Train the tiny Llama on Wikipedia prose: tokenizer and fp16 weights into ``weights/``.
 
-Run it as ``python -m burnish.models.train_tiny_llama [STEPS]``; about 10 minutes on one free core. The
-seed is fixed, so that the same torch on the same processor gives the same weights.
+Run it as ``python -m burnish.models.train_tiny_llama [STEPS]``; about 10 minutes on one free core.
+The seed is fixed: the same torch on the same processor gives the same weights.
 """
 
 from __future__ import annotations

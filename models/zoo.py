@@ -115,6 +115,17 @@ class UnknownModel(KeyError):
         return str(self.args[0])
 
 
+def optional(module: str) -> Any:
+    """A module of the extra ``zoo``; ModuleNotFoundError says how to install it."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"{module.partition('.')[0]} is not installed, and this model of the zoo needs it: "
+            "pip install 'burnish[zoo]'"
+        ) from error
+
+
 def arrays(outputs: Any) -> list[np.ndarray]:
     """The outputs of a model, whatever their nesting, as a flat list of numpy arrays."""
     if isinstance(outputs, torch.Tensor):
