@@ -9,22 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import tvm
-import tvm_ffi
 from tvm import relax, tirx
 from tvm.relax import transform as T
 
 from burnish.compiler import pipeline
 from burnish.compiler.errors import BuildError, wrap_errors
+from burnish.compiler.tune.tasks import task_key
 from burnish.passes.params import get_params, without_params
 from burnish.targets.cpu.schedule import schedule
 from burnish.targets.target import CpuTarget
-
-
-def kernel_key(func: tirx.PrimFunc) -> int:
-    """Structural hash of a kernel, the same under any name."""
-    if func.attrs is not None and "global_symbol" in func.attrs:
-        func = func.without_attr("global_symbol")
-    return int(tvm_ffi.structural_hash(func))
 
 
 def build_library(
@@ -38,12 +31,12 @@ def build_library(
     """Write the shared library of a fused module; its path, and the weights' names in order.
 
     ``main`` of the library takes the run-time inputs and one array of all weights. ``best``
-    holds schedules to use instead of the default ones, by :func:`kernel_key`.
+    holds schedules to use instead of the default ones, by ``tune.tasks.task_key``.
     """
     chosen = best or {}
 
     def scheduled(func: tirx.PrimFunc) -> tirx.PrimFunc:
-        found = chosen.get(kernel_key(func)) if chosen else None
+        found = chosen.get(task_key(func)) if chosen else None
         if found is None:
             return schedule(func, target)
         symbol = func.attrs.get("global_symbol", None)

@@ -13,13 +13,14 @@ Nothing is built or timed unless a weight pass, a pass of the user's own or tuni
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 
 import tvm
+from tvm import tirx
 
 from burnish.compiler import artifact
 from burnish.compiler.build import build_library
@@ -29,7 +30,8 @@ from burnish.compiler.measure.runners import ArtifactRunner
 from burnish.compiler.measure.service import MeasureService
 from burnish.compiler.measure.timing import Timing, faster
 from burnish.compiler.parity import parity
-from burnish.compiler.stages import Imported
+from burnish.compiler.signature import Signature
+from burnish.compiler.stages import Imported, Source
 from burnish.compiler.tensors import aligned
 from burnish.compiler.waterfall import Reading, Report, Row
 from burnish.passes.params import get_params
@@ -39,38 +41,33 @@ BUDGET_S = 4.0
 """Seconds of timing one judged pass may take, building apart."""
 
 
+@dataclass(frozen=True)
 class Variant:
     """One form of the model: built, saved, and what is known of it."""
 
-    def __init__(self, mod: tvm.IRModule, compiled: Compiled, path: Path) -> None:
-        self.mod = mod
-        self.compiled = compiled
-        self.path = path
-        self.ms: float | None = None
-        self.error: dict[str, float] | None = None
-        self.accuracy: float | None = None
+    compiled: Compiled
+    path: Path
+    error: Mapping[str, float] | None = None
+    accuracy: float | None = None
 
 
-class Gate:
-    """Judges the passes of one compilation; a context manager, since it owns a process."""
+class Variants:
+    """Builds forms of one model and times two of them side by side.
 
-    def __init__(self, imported: Imported, target: CpuTarget, config: CompileConfig) -> None:
-        self.imported = imported
-        self.target = target
-        self.config = config
-        self.lower: Callable[[tvm.IRModule], tvm.IRModule] = lambda mod: mod
-        self.active = bool(
-            config.do_no_harm
-            and imported.source.example_inputs
-            and (config.prune or config.quantize or config.passes)
-        )
+    The first one built is the reference of all errors. A context manager: it owns a process.
+    """
+
+    def __init__(
+        self, signature: Signature, source: Source, target: CpuTarget, config: CompileConfig
+    ) -> None:
+        self.signature, self.source = signature, source
+        self.target, self.config = target, config
         self._folder = tempfile.TemporaryDirectory(prefix="burnish-gate-")
         self._service: MeasureService | None = None
-        self._variants: list[Variant] = []
+        self._count = 0
         self._reference: Any = None
-        self._evaluate = config.evaluator() if self.active else None
 
-    def __enter__(self) -> Gate:
+    def __enter__(self) -> Variants:
         return self
 
     def __exit__(
@@ -82,6 +79,77 @@ class Gate:
         if self._service is not None:
             self._service.close()
         self._folder.cleanup()
+
+    def build(
+        self, fused: tvm.IRModule, best: Mapping[int, tirx.PrimFunc] | None = None
+    ) -> Variant:
+        """Build, save and run a fused module."""
+        self._count += 1
+        folder = Path(self._folder.name) / str(self._count)
+        folder.mkdir()
+        library, names = build_library(
+            fused, self.target, folder, opt_level=self.config.opt_level, best=best
+        )
+        values = get_params(fused)
+        compiled = Compiled(
+            library,
+            {name: aligned(values[name].numpy()) for name in names},
+            self.signature,
+            self.target,
+            self.config,
+            Report(),
+            self.source,
+            "",
+        )
+        path = artifact.save(compiled, folder / "variant.burnish")
+        outputs = compiled(*self.source.example_inputs)
+        error = None
+        if self._reference is None:
+            self._reference = outputs
+        else:
+            found = parity(outputs, self._reference)
+            error = {"max_abs": found.max_abs, "rel": found.rel, "cosine": found.cosine}
+        evaluate = self.config.evaluator()
+        accuracy = None if evaluate is None else float(evaluate(compiled))
+        return Variant(compiled, path, error, accuracy)
+
+    def time(self, before: Variant, after: Variant) -> dict[str, Timing]:
+        """Timings of ``before`` and ``after``, taken in turns."""
+        if self._service is None:
+            self._service = MeasureService(self.target.threads)
+        return self._service.take_turns(
+            {"before": ArtifactRunner(before.path), "after": ArtifactRunner(after.path)},
+            self.source.example_inputs,
+            budget_s=BUDGET_S,
+            share_process=True,
+            retries=1,
+        )
+
+
+class Gate:
+    """Judges the passes of one compilation; a context manager, since it owns a process."""
+
+    def __init__(self, imported: Imported, target: CpuTarget, config: CompileConfig) -> None:
+        self.lower: Callable[[tvm.IRModule], tvm.IRModule] = lambda mod: mod
+        self.config = config
+        self.active = bool(
+            config.do_no_harm
+            and imported.source.example_inputs
+            and (config.prune or config.quantize or config.passes)
+        )
+        self._variants = Variants(imported.signature, imported.source, target, config)
+        self._known: list[tuple[tvm.IRModule, Variant]] = []
+
+    def __enter__(self) -> Gate:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._variants.__exit__(kind, error, trace)
 
     def start(self, mod: tvm.IRModule) -> None:
         """Take the imported module as the reference of all errors."""
@@ -95,19 +163,11 @@ class Gate:
 
         ``kind`` is the phase of a standard pass, or ``user``.
         """
-        if not self.active or row.status == "no change":
+        if not self.active or before.same_as(after) or row.status == "no change":
             return after, row
         old, new = self._variant(before), self._variant(after)
-        timings = self._time(old, new)
-        status, note = _verdict(kind, old, new, timings, self._limit(kind))
-        row = replace(
-            row,
-            before=_with(row.before, old, timings["before"]),
-            after=_with(row.after, new, timings["after"]),
-            status=status if status == "undone" else row.status,
-            note=note,
-        )
-        return (before if status == "undone" else after), row
+        row = judged(row, kind, old, new, self._variants.time(old, new), self._limit(kind))
+        return (before if row.status == "undone" else after), row
 
     def _limit(self, kind: str) -> float | None:
         if kind == "quantize" and self.config.quantize is not None:
@@ -115,55 +175,35 @@ class Gate:
         return None
 
     def _variant(self, mod: tvm.IRModule) -> Variant:
-        for known in self._variants:
-            if known.mod.same_as(mod):
-                return known
-        compiled = self._build(mod)
-        path = Path(self._folder.name) / f"{len(self._variants)}.burnish"
-        artifact.save(compiled, path)
-        variant = Variant(mod, compiled, path)
-        outputs = compiled(*self.imported.source.example_inputs)
-        if self._reference is None:
-            self._reference = outputs
-        else:
-            found = parity(outputs, self._reference)
-            variant.error = {
-                "max_abs": found.max_abs,
-                "rel": found.rel,
-                "cosine": found.cosine,
-            }
-        if self._evaluate is not None:
-            variant.accuracy = float(self._evaluate(compiled))
-        self._variants.append(variant)
+        for known, variant in self._known:
+            if known.same_as(mod):
+                return variant
+        variant = self._variants.build(self.lower(mod))
+        self._known.append((mod, variant))
         return variant
 
-    def _build(self, mod: tvm.IRModule) -> Compiled:
-        fused = self.lower(mod)
-        folder = Path(self._folder.name) / f"build{len(self._variants)}"
-        folder.mkdir()
-        library, names = build_library(fused, self.target, folder, opt_level=self.config.opt_level)
-        values = get_params(fused)
-        return Compiled(
-            library,
-            {name: aligned(values[name].numpy()) for name in names},
-            self.imported.signature,
-            self.target,
-            self.config,
-            Report(),
-            self.imported.source,
-            "",
-        )
 
-    def _time(self, old: Variant, new: Variant) -> dict[str, Timing]:
-        if self._service is None:
-            self._service = MeasureService(self.target.threads)
-        return self._service.take_turns(
-            {"before": ArtifactRunner(old.path), "after": ArtifactRunner(new.path)},
-            self.imported.source.example_inputs,
-            budget_s=BUDGET_S,
-            share_process=True,
-            retries=1,
-        )
+def judged(
+    row: Row,
+    kind: str,
+    old: Variant,
+    new: Variant,
+    timings: Mapping[str, Timing],
+    limit: float | None = None,
+) -> Row:
+    """``row`` with both readings, and ``undone`` where the rules say so."""
+    verdict = _verdict(kind, old, new, timings, limit)
+    note = "; ".join(filter(None, (row.note, verdict or _PROMISES.get(kind, ""))))
+    return replace(
+        row,
+        before=_with(row.before, old, timings["before"]),
+        after=_with(row.after, new, timings["after"]),
+        status="undone" if verdict else row.status,
+        note=note,
+    )
+
+
+_PROMISES = {"prune": "promises size only"}
 
 
 def _with(reading: Reading, variant: Variant, timing: Timing) -> Reading:
@@ -171,18 +211,14 @@ def _with(reading: Reading, variant: Variant, timing: Timing) -> Reading:
 
 
 def _verdict(
-    kind: str,
-    old: Variant,
-    new: Variant,
-    timings: dict[str, Timing],
-    limit: float | None,
-) -> tuple[Literal["applied", "undone"], str]:
+    kind: str, old: Variant, new: Variant, timings: Mapping[str, Timing], limit: float | None
+) -> str:
+    """Why the pass is undone, or nothing."""
     if limit is not None and old.accuracy is not None and new.accuracy is not None:
         drop = old.accuracy - new.accuracy
         if drop > limit:
-            return "undone", f"accuracy fell by {drop:.4g}, the limit is {limit:.4g}"
-    slower = faster(timings["before"], timings["after"])
-    if slower and kind in ("quantize", "user"):
+            return f"accuracy fell by {drop:.4g}, the limit is {limit:.4g}"
+    if kind in ("quantize", "user", "tune") and faster(timings["before"], timings["after"]):
         ratio = timings["after"].p50 / timings["before"].p50
-        return "undone", f"{ratio:.2f} times as slow as without it"
-    return "applied", "promises size only" if kind == "prune" else ""
+        return f"{ratio:.2f} times as slow as without it"
+    return ""
