@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import re
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from burnish.models.zoo import optional
 
 PAGE = (1216, 1600)  # width and height in pixels
 MARGIN = 96
+LETTERS, NOISE = 12, 30.0
 
 
 @dataclass(frozen=True)
@@ -55,14 +57,18 @@ def lines(count: int, *, held_out: bool) -> list[str]:
     return found
 
 
-def line_pixels(text: str, size: int = 32) -> np.ndarray:
-    """One line, black on white with a small border: ``[height, width, 3] uint8``."""
+def line_pixels(text: str) -> np.ndarray:
+    """One line, black on white with a small border and noise: ``[height, width, 3] uint8``.
+
+    Letters of 12 pixels and noise of deviation 30 make it hard enough for errors to occur.
+    """
     pictures, drawing = optional("PIL.Image"), optional("PIL.ImageDraw")
-    face = font(size)
+    face = font(LETTERS)
     left, top, right, bottom = face.getbbox(text)
     picture = pictures.new("RGB", (int(right - left) + 16, int(bottom - top) + 12), "white")
     drawing.Draw(picture).text((8 - left, 6 - top), text, font=face, fill="black")
-    return np.asarray(picture)
+    grain = np.random.default_rng(zlib.crc32(text.encode())).standard_normal(picture.size[::-1])
+    return (np.asarray(picture) + NOISE * grain[..., None]).clip(0, 255).astype(np.uint8)
 
 
 @functools.cache

@@ -120,7 +120,7 @@ class LeeDocuments:
         return tokenized(pick(_documents("lee_background.cor"), n))
 
     def evaluate(self, forward: Forward, limit: int | None) -> float:
-        """Pearson's r of cosine and mean human rating, over pairs of ``limit`` documents (3 or more)."""
+        """Pearson's r of cosine and mean rating, over pairs of ``limit`` documents (3 or more)."""
         documents = _documents("lee.cor")[: max(3, limit) if limit else None]
         vectors = np.concatenate([arrays(forward(*item))[0] for item in tokenized(documents)])
         vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
