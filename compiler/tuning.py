@@ -18,7 +18,7 @@ from burnish.compiler.optimizer import reading
 from burnish.compiler.stages import Optimized
 from burnish.compiler.tune import Progress, tune_module
 from burnish.compiler.waterfall import Row
-from burnish.targets.cpu.schedule import schedule
+from burnish.targets.cpu.schedule import alternatives, schedule
 from burnish.targets.cpu.vector_math import vectorized_math
 
 SECONDS_A_TRIAL = 1.0
@@ -46,6 +46,7 @@ def tuned_kernels(
             settings,
             schedule=lambda func: schedule(func, target),
             measure=measure,
+            alternatives=lambda func: alternatives(func, target),
             finish=vectorized_math,
             progress=progress,
             time_limit_s=max(LEAST_SECONDS, SECONDS_A_TRIAL * settings.trials),

@@ -12,6 +12,7 @@ outermost independent one run in parallel.
 
 from __future__ import annotations
 
+import tvm_ffi
 from tvm import tirx
 from tvm.ir import Expr, Var
 from tvm.s_tir import SBlock, SBlockRealize
@@ -24,10 +25,33 @@ from burnish.targets.target import CpuTarget
 
 SCHEDULED = "burnish.scheduled"
 """Function attribute of kernels that already are what they should be."""
+DEFAULT_TILING = tiles.Tiling()
 
 
-def schedule(func: tirx.PrimFunc, target: CpuTarget) -> tirx.PrimFunc:
-    """``func`` laid out for ``target``: same parameters, same results."""
+def alternatives(func: tirx.PrimFunc, target: CpuTarget) -> list[tirx.PrimFunc]:
+    """Other register tiles for a kernel with packed weights, for tuning to try; else none."""
+    program = read_program(func)
+    if program is None or not any(tiles.packed_width(stage) for stage in program.stages):
+        return []
+    found = [schedule(func, target)]
+    for outside in (True, False):
+        for count in _ROW_CHOICES:
+            new = schedule(func, target, tiles.Tiling(count, outside))
+            if not any(tvm_ffi.structural_equal(new, known) for known in found):
+                found.append(new)
+    return found[1:]
+
+
+_ROW_CHOICES = (4, 6, 3, 8, 5, 7, 12, 2)
+
+
+def schedule(
+    func: tirx.PrimFunc, target: CpuTarget, tiling: tiles.Tiling = DEFAULT_TILING
+) -> tirx.PrimFunc:
+    """``func`` laid out for ``target``: same parameters, same results.
+
+    ``tiling`` overrides choices of the ``tiles`` rule.
+    """
     attrs = dict(func.attrs.items()) if func.attrs is not None else {}
     if SCHEDULED in attrs:
         return vectorized_math(func)
@@ -38,14 +62,14 @@ def schedule(func: tirx.PrimFunc, target: CpuTarget) -> tirx.PrimFunc:
     if program is None:
         return vectorized_math(parallelized(func))
     program = inlined(program)
-    body = _emit(program, target)
+    body = _emit(program, target, tiling)
     attrs = {str(k): v for k, v in attrs.items()}
     return vectorized_math(
         loops.prim_func(program.params, body, {**attrs, "s_tir": True, SCHEDULED: True})
     )
 
 
-def _emit(program: Program, target: CpuTarget) -> Stmt:
+def _emit(program: Program, target: CpuTarget, tiling: tiles.Tiling) -> Stmt:
     parts: list[Stmt] = []
     position = 0
     spilled: list[Stage] = []
@@ -59,7 +83,7 @@ def _emit(program: Program, target: CpuTarget) -> Stmt:
             continue
         following = _epilogue(program, position)
         if stage.combine is not None and following is not None:
-            tiled = tiles.emit(program, stage, following, target)
+            tiled = tiles.emit(program, stage, following, target, tiling)
             if tiled is not None:
                 parts.append(tiled)
                 if not program.is_output(following):
@@ -68,15 +92,15 @@ def _emit(program: Program, target: CpuTarget) -> Stmt:
                 continue
         if not program.is_output(stage):
             spilled.append(stage)
-        parts.append(_alone(program, stage, target))
+        parts.append(_alone(program, stage, target, tiling))
         position += 1
     return loops.seq(*[loops.allocate(stage.out) for stage in spilled], *parts)
 
 
-def _alone(program: Program, stage: Stage, target: CpuTarget) -> Stmt:
+def _alone(program: Program, stage: Stage, target: CpuTarget, tiling: tiles.Tiling) -> Stmt:
     if stage.combine is None:
         return maps.emit(program, stage, target)
-    tiled = tiles.emit(program, stage, None, target)
+    tiled = tiles.emit(program, stage, None, target, tiling)
     return tiled if tiled is not None else _fold(stage)
 
 

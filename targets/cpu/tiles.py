@@ -50,6 +50,14 @@ _PANEL_TILES = 4
 
 
 @dataclass(frozen=True)
+class Tiling:
+    """Choices of rules 2 and 4 to take instead of the rules' own; for tuning."""
+
+    rows: int | None = None
+    columns_outside: bool | None = None
+
+
+@dataclass(frozen=True)
 class _Plan:
     """One tiled reduction: ``outer`` x ``row`` x ``column blocks``, and the store after it."""
 
@@ -62,15 +70,22 @@ class _Plan:
     width: int
     lanes: int
     columns: int
+    tiling: Tiling
 
     @property
     def blocks(self) -> int:
         return -(-self.columns // self.width)
 
 
-def emit(program: Program, main: Stage, final: Stage | None, target: CpuTarget) -> Stmt | None:
+def emit(
+    program: Program,
+    main: Stage,
+    final: Stage | None,
+    target: CpuTarget,
+    tiling: Tiling,
+) -> Stmt | None:
     """Statement computing ``main`` and, if it can be fused, ``final``; ``None`` if it cannot."""
-    plan = _plan(program, main, final, target)
+    plan = _plan(main, final, target, tiling)
     return None if plan is None else _emit(plan, target)
 
 
@@ -80,7 +95,7 @@ def packed_width(stage: Stage) -> int | None:
     return None if value is None else int(value)
 
 
-def _plan(program: Program, main: Stage, final: Stage | None, target: CpuTarget) -> _Plan | None:
+def _plan(main: Stage, final: Stage | None, target: CpuTarget, tiling: Tiling) -> _Plan | None:
     if main.combine is None or not main.identity() or not main.spatial:
         return None
     packed = packed_width(main)
@@ -110,7 +125,7 @@ def _plan(program: Program, main: Stage, final: Stage | None, target: CpuTarget)
     if final is not None and not _stores_alike(main, final, packed):
         return None
     lanes = min(target.lanes, width)
-    return _Plan(main, final, tuple(outer), row, block, column, width, lanes, columns)
+    return _Plan(main, final, tuple(outer), row, block, column, width, lanes, columns, tiling)
 
 
 def _width(columns: int, target: CpuTarget) -> int:
@@ -167,7 +182,7 @@ def _emit(plan: _Plan, target: CpuTarget) -> Stmt:
     rows: loops.Extent = plan.row.extent if plan.row is not None else 1
     row_count = loops.as_int(rows)
     rows = row_count if row_count is not None else rows
-    mr = choose_rows(row_count, vectors, target.registers)
+    mr = plan.tiling.rows or choose_rows(row_count, vectors, target.registers)
     row_tiles: loops.Extent
     if row_count is not None:
         mr = min(mr, row_count)
@@ -299,6 +314,8 @@ def split_two(flat: Expr, inner: loops.Extent) -> tuple[Expr, Expr]:
 
 def _columns_outside(plan: _Plan) -> bool:
     """Rule 4: whether the column blocks are the outermost loop."""
+    if plan.tiling.columns_outside is not None:
+        return plan.tiling.columns_outside
     sizes = []
     for load in loads(plan.main.value):
         size = loops.as_int(loops.product(list(load.source.shape)))
