@@ -139,7 +139,11 @@ def _signature(
 def _symbols(
     program: ExportedProgram, names: list[str] | None, dynamic: Mapping[str, Any]
 ) -> SymbolTable:
-    """The table under the names that ``dynamic`` gives to sizes of plain tensor arguments."""
+    """The table under the names that ``dynamic`` gives to sizes of plain tensor arguments.
+
+    A smallest size of 2 becomes 1: it is where torch.export starts to trace, not a limit of the
+    model; torch itself widens it for a named ``Dim``.
+    """
     ranges: dict[str, tuple[int, int | None]] = {}
     for symbol, limits in program.range_constraints.items():
         upper = str(limits.upper)
@@ -155,7 +159,10 @@ def _symbols(
             label = dim if isinstance(dim, str) else getattr(dim, "__name__", None)
             size = value.shape[axis] if dim is not None else None
             if label and isinstance(size, torch.SymInt) and size.node.expr.is_symbol:
-                chosen[str(size.node.expr)] = label
+                symbol = str(size.node.expr)
+                chosen[symbol] = label
+                low, high = ranges.get(symbol, (0, None))
+                ranges[symbol] = (max(1, getattr(dim, "min", 1 if low <= 2 else low)), high)
     used = {s: r for s, r in ranges.items() if s.isidentifier()}
     return SymbolTable(chosen, used)
 

@@ -69,7 +69,7 @@ class SymbolTable:
         got = expr.ty.shape
         if not isinstance(got, relax.ShapeExpr) or len(got) != len(shape):
             return False
-        return all(self._equal(a, b) for a, b in zip(got, shape, strict=True))
+        return all(self.equal(a, b) for a, b in zip(got, shape, strict=True))
 
     def contradicts(self, expr: relax.Expr, shape: Sequence[Any]) -> bool:
         """Whether an expression's inferred shape cannot be ``shape``."""
@@ -83,7 +83,8 @@ class SymbolTable:
             for a, b in zip(got, shape, strict=True)
         )
 
-    def _equal(self, a: Any, b: Any) -> bool:
+    def equal(self, a: Any, b: Any) -> bool:
+        """Whether two sizes are provably one."""
         if _is_number(a) and _is_number(b):
             return int(a) == int(b)
         return bool(self.analyzer.can_prove_equal(a, b))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -60,15 +61,17 @@ def export(
             )
         dims: dict[str, Any] = {}
         shapes = {name: _with_dims(dynamic.get(name), dims) for name in names}
-        values = _without_size_one([*args, *kwargs.values()], list(shapes.values()))
+        values = _without_size_one([*args, *kwargs.values()], [dynamic.get(name) for name in names])
         args = tuple(values[: len(args)])
         kwargs = dict(zip(kwargs, values[len(args) :], strict=True))
     with _eval_mode(model):
         try:
-            program = torch.export.export(model, args, kwargs, dynamic_shapes=shapes)
+            program = _trace(model, args, kwargs, shapes)
         except Exception as error:
             hint = " (dynamic=...)" if dynamic else ""
-            raise ImportModelError(f"torch.export refused the model{hint}: {error}") from error
+            raise ImportModelError(
+                f"torch.export refused the model{hint}: {_reason(error)}"
+            ) from error
     return program, names
 
 
@@ -149,21 +152,50 @@ def _with_dims(spec: Any, dims: dict[str, Any]) -> Any:
     return spec
 
 
-def _without_size_one(values: list[Any], shapes: list[Any]) -> list[Any]:
+def _trace(
+    model: torch.nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    shapes: dict[str, Any] | None,
+) -> ExportedProgram:
+    """Export; sizes that the model limits (by a table of positions) again with torch's range."""
+    try:
+        return torch.export.export(model, args, kwargs, dynamic_shapes=shapes)
+    except Exception as error:
+        violated = re.search(r"Constraints violated \((.*?)\)", str(error))
+        if shapes is None or violated is None:
+            raise
+        limited = {name.strip() for name in violated[1].split(",")}
+        free = {name: _freed(spec, limited) for name, spec in shapes.items()}
+        return torch.export.export(model, args, kwargs, dynamic_shapes=free)
+
+
+def _freed(spec: Any, names: set[str]) -> Any:
+    """The dims of these names replaced by ``Dim.DYNAMIC``."""
+    if isinstance(spec, Mapping):
+        return {key: _freed(item, names) for key, item in spec.items()}
+    if isinstance(spec, (tuple, list)):
+        return type(spec)(_freed(item, names) for item in spec)
+    return Dim.DYNAMIC if getattr(spec, "__name__", None) in names else spec
+
+
+def _reason(error: Exception) -> str:
+    """torch's message without its advice on debugging."""
+    return str(error).partition("The error above occurred")[0].strip()
+
+
+def _without_size_one(values: list[Any], specs: list[Any]) -> list[Any]:
     """Examples of size 1 along a dynamic axis, doubled: torch.export takes 1 for a constant."""
-    doubled: set[Any] = set()
-    for value, spec in zip(values, shapes, strict=True):
-        doubled |= {dim for axis, dim in _axes(value, spec) if value.shape[axis] == 1}
     result = []
-    for value, spec in zip(values, shapes, strict=True):
-        for axis, dim in _axes(value, spec):
-            if dim in doubled and value.shape[axis] == 1:
+    for value, spec in zip(values, specs, strict=True):
+        for axis in _axes(value, spec):
+            if value.shape[axis] == 1:
                 value = torch.cat([value, value], dim=axis)
         result.append(value)
     return result
 
 
-def _axes(value: Any, spec: Any) -> Iterator[tuple[int, Any]]:
+def _axes(value: Any, spec: Any) -> Iterator[int]:
     if not isinstance(value, torch.Tensor) or spec is None:
         return
     pairs = spec.items() if isinstance(spec, Mapping) else enumerate(spec)
@@ -174,7 +206,7 @@ def _axes(value: Any, spec: Any) -> Iterator[tuple[int, Any]]:
             raise ImportModelError(
                 f"dynamic names axis {axis!r} of an input of shape {tuple(value.shape)}"
             )
-        yield axis, dim
+        yield axis
 
 
 @contextmanager

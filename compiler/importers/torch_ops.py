@@ -15,6 +15,8 @@ import tvm
 from torch import fx
 from tvm import relax
 
+from burnish.compiler.importers.torch_arguments import arguments
+
 if TYPE_CHECKING:
     from burnish.compiler.importers.torch_relax import Translator
 
@@ -22,18 +24,6 @@ Converter = Callable[[fx.Node, "Translator"], relax.Expr]
 op = relax.op
 _PERMUTE = tvm.ir.Op.get("relax.permute_dims")
 _HEADS_INNER = [0, 2, 1, 3]
-
-
-def arguments(node: fx.Node, t: Translator) -> dict[str, Any]:
-    """Every argument of the call by its schema name, defaults filled in, nodes as expressions."""
-    values: dict[str, Any] = {}
-    for index, argument in enumerate(node.target._schema.arguments):  # type: ignore[union-attr]
-        if index < len(node.args):
-            value: Any = node.args[index]
-        else:
-            value = node.kwargs.get(argument.name, argument.default_value)
-        values[argument.name] = t._retrieve_args(value)
-    return values
 
 
 def filled(shape: Any, value: float, dtype: str) -> relax.Expr:
@@ -151,36 +141,6 @@ def power(node: fx.Node, t: Translator) -> relax.Expr:
     return t._binary_op(op.power, pow)(node)
 
 
-def upsample(method: str) -> Converter:
-    """Resize to the size torch recorded; refuses scale factors that do not divide out."""
-
-    def convert(node: fx.Node, t: Translator) -> relax.Expr:
-        a = arguments(node, t)
-        size = [int(n) for n in node.meta["val"].shape[2:]]
-        if a["scale_factors"] is not None:
-            given = [int(n) for n in a["input"].ty.shape[2:]]
-            for have, want, scale in zip(given, size, a["scale_factors"], strict=True):
-                if abs(have * scale - want) > 1e-6:
-                    raise ValueError(
-                        f"scale factor {scale} of size {have} is not whole: give size={want}"
-                    )
-        if method == "nearest_neighbor":
-            mode, rounding = "asymmetric", "floor"
-        else:
-            mode = "align_corners" if a["align_corners"] else "half_pixel"
-            rounding = ""
-        return op.image.resize2d(
-            a["input"],
-            size,
-            layout="NCHW",
-            method=method,
-            coordinate_transformation_mode=mode,
-            rounding_method=rounding,
-        )
-
-    return convert
-
-
 def attention(node: fx.Node, t: Translator) -> relax.Expr:
     """One ``nn.attention``: [.., H, S, D] of torch -> [B, S, H, D] of Relax and back.
 
@@ -274,6 +234,4 @@ CONVERTERS: dict[str, Converter] = {
     "pow.Tensor_Scalar": power,
     "rms_norm.default": rms_norm,
     "scaled_dot_product_attention.default": attention,
-    "upsample_bilinear2d.vec": upsample("linear"),
-    "upsample_nearest2d.vec": upsample("nearest_neighbor"),
 }
