@@ -1,7 +1,8 @@
 """exp, tanh, erf, sigmoid and log in float32 as straight-line code that vectorizes.
 
 LLVM turns these intrinsics into one scalar library call an element. The replacements' bounds
-are tested against float64 over the whole range, special values included:
+are tested against float64 over the whole range, special values included (a sigmoid too small
+for a normal float32 may become 0):
 
 ======== ============================================================ =====================
 function method                                                       bound
