@@ -7,8 +7,9 @@ ends, takes the worker with it and nothing else.
 from __future__ import annotations
 
 import functools
+import gc
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -48,6 +49,15 @@ class KernelBatch(Runner):
     written: int
     runtime: ClassVar[str] = "tvm"
     imports: ClassVar[tuple[str, ...]] = ("tvm",)
+
+    def identity(self) -> Hashable:
+        return (self.modules, self.target, self.arguments, self.written)
+
+    def prepare(self, threads: int) -> None:
+        super().prepare(threads)
+        # The service collects garbage at every step, 0.1 s with all that TVM imports; those
+        # objects live as long as the process.
+        gc.freeze()
 
     def open(self) -> Bind:
         with ThreadPoolExecutor(max(1, min(self.threads, len(self.modules)))) as pool:

@@ -11,6 +11,9 @@ from burnish.compiler.tune.report import Choice, TuneRow
 from burnish.compiler.tune.search import Search
 from burnish.compiler.tune.tasks import Task
 
+PROMISING = 0.97
+"""Of the default's time in screening, at most, for a candidate to be worth a closer look."""
+
 
 @dataclass
 class TaskState:
@@ -58,5 +61,6 @@ def choice_of(kind: Kind) -> Choice:
 
 
 def fastest(records: list[Record], secs: float) -> list[Record]:
-    """The candidates among sorted records that look faster than ``secs``."""
-    return [r for r in records if r.kind != "default" and r.secs is not None and r.secs < secs]
+    """The candidates among sorted records that look faster than ``secs``, by more than noise."""
+    limit = secs * PROMISING
+    return [r for r in records if r.kind != "default" and r.secs is not None and r.secs < limit]

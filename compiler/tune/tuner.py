@@ -30,7 +30,7 @@ from burnish.compiler.tune.search import (
 from burnish.compiler.tune.state import TaskState, choice_of, fastest
 from burnish.compiler.tune.tasks import Task, anonymous, copied, extract_tasks, task_key
 
-GUESSES = {"baseline": 0.3, "trial": 0.3, "choice": 1.2}
+GUESSES = {"baseline": 0.3, "trial": 0.3, "choice": 2.0}
 """Seconds a step of each phase takes, until the first are done."""
 
 BASELINE_SHARE = 0.5
@@ -49,8 +49,8 @@ SEEDS = 16
 """Earlier candidates that evolution starts from, at most."""
 
 FINALISTS = 2
-ROUNDS = 9
-CHOICE_S = 2.0
+ROUNDS = 7
+CHOICE_S = 1.2
 """Rounds of the final choice, and the seconds after which no further one begins."""
 
 Schedule = Callable[[tirx.PrimFunc], tirx.PrimFunc]
