@@ -43,7 +43,6 @@ ELEMENTWISE = frozenset(
         "clip",
         "astype",
         "nn.relu",
-        "nn.relu6",
         "nn.gelu",
         "nn.gelu_tanh",
         "nn.silu",
