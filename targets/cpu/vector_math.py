@@ -14,6 +14,9 @@ sigmoid  1 / (1 + exp(-x))                                            3e-7 relat
 erf      rational minimax on [-4, 4] (Eigen ``generic_fast_erf``)     5e-7 absolute
 ======== ============================================================ =====================
 
+A division by a constant becomes a multiplication by its reciprocal, rounded once: 1.5 units in
+the last place instead of a half, where the processor takes ten times as long to divide.
+
 The polynomials are those of S. Moshier's Cephes library and of Eigen; ours differ in that 2^n is
 scaled in two steps, so that subnormal results are kept.
 """
@@ -25,7 +28,7 @@ from collections.abc import Callable, Sequence
 import tvm_ffi
 from tvm import tirx
 from tvm.ir import Call, Expr, Var
-from tvm.ir.prim import Let
+from tvm.ir.prim import Div, Let
 
 _LOG2E = 1.44269504088896341
 _LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4
@@ -221,5 +224,17 @@ def vectorized_math(func: tirx.PrimFunc) -> tirx.PrimFunc:
         new = make(*call.args)
         return call if new is None else new
 
-    body = tvm_ffi.structural_map(func.body, [(Call, replaced)], order="post")
+    def multiplied(division: Div) -> Expr:
+        by = getattr(division.b, "value", None)
+        if str(division.ty.dtype) != "float32" or not isinstance(by, float) or not _invertible(by):
+            return division
+        return division.a * _f(1.0 / by)
+
+    rules = [(Call, replaced), (Div, multiplied)]
+    body = tvm_ffi.structural_map(func.body, rules, order="post")
     return func.with_body(body)
+
+
+def _invertible(value: float) -> bool:
+    """Whether both the constant and its reciprocal are normal float32 numbers."""
+    return 2.0**-125 < abs(value) < 2.0**125
