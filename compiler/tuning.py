@@ -40,7 +40,7 @@ def tuned_kernels(
     target = optimized.target
     start = time.perf_counter()
     with wrap_errors(TuneError), MeasureService(target.threads) as measure:
-        best, found = tune_module(
+        faster, found = tune_module(
             optimized.mod,
             target.tvm(),
             settings,
@@ -51,6 +51,7 @@ def tuned_kernels(
             progress=progress,
             time_limit_s=max(LEAST_SECONDS, SECONDS_A_TRIAL * settings.trials),
         )
+    best: Mapping[int, tirx.PrimFunc] = faster
     before = reading(optimized.mod)
     chosen = sum(1 for row in found.rows if row.chosen != "default")
     note = f"{found.trials} trials, {chosen} of {len(found.rows)} kernels replaced"
