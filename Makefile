@@ -69,6 +69,10 @@ test-all: $(READY) ## the heavy tests, and 500 examples a property there
 demo: $(READY) ## the main job on three real models; writes demo-report/report.html
 	$(BIN)/burnish demo --out demo-report
 
+.PHONY: bench
+bench: $(READY) ## every zoo model beside its baseline; wants a quiet machine
+	$(BIN)/python benchmarks/zoo.py
+
 .PHONY: clean
 clean: ## remove what the build and the tests leave; the virtual environment stays
 	rm -rf build dist *.egg-info demo-report .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from burnish.compiler.environment import PINS, check_versions
+
 Status = Literal["ok", "missing", "broken", "unused"]
 COMPILERS = ("g++", "clang++", "c++")
 LOW_MEMORY = 4e9
@@ -55,7 +57,7 @@ def python() -> Check:
 def tvm_pair() -> Check:
     """TVM and its FFI must be one exact pair: other pairs their metadata allow crash."""
     try:
-        from burnish.compiler.environment import PINS
+        check_versions()
     except ImportError as error:
         said, _, remedy = str(error).partition(". Run: ")
         return Check("tvm", "broken", said, remedy, needed=True)

@@ -66,4 +66,14 @@ def test_make_help_lists_the_targets() -> None:
     make = require_program("make")
     done = subprocess.run([make, "help"], cwd=ROOT, capture_output=True, text=True, check=True)
     listed = [line.split()[1] for line in done.stdout.splitlines()]
-    assert {"demo", "test", "test-all", "lint", "types", "imports", "venv", "clean"} <= set(listed)
+    assert {
+        "demo",
+        "test",
+        "test-all",
+        "lint",
+        "types",
+        "imports",
+        "venv",
+        "clean",
+        "bench",
+    } <= set(listed)

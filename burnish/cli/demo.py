@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +18,13 @@ TRIALS = 6
 """Tuning trials a model: about three seconds each, so under a minute for all."""
 
 SAMPLES = 50
-"""Samples of each model's task that accuracy is scored on; the demo is no benchmark."""
+"""Samples of each model's task that accuracy is scored on: the demo is no benchmark."""
+
+FRAGILE = {"efficientnet-lite0": ("*depthwise*",)}
+"""Weights left dense: a depthwise filter has nine, and losing two of each ruins the network."""
+
+TIMING_S = 4.0
+"""Seconds of timing for each row."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,8 @@ class Variant:
 
 VARIANTS = (
     Variant("fp32", {}),
-    Variant("pruned 30 %", {"prune": 0.3}),
+    # Pruning promises size only and is kept whatever its speed: nothing to measure on the way.
+    Variant("pruned 20 %", {"prune": 0.2, "do_no_harm": False}),
     Variant("int8 weights", {"quantize": "int8"}),
     Variant("tuned", {"tune": TRIALS}),
 )
@@ -88,20 +95,34 @@ def _compare_variants(name: str, tuning: Path) -> list[dict[str, Any]]:
     with console.progress(f"{name}: fetching"):
         entry = models.load(name)
         inputs = entry.inputs(3)
+    with console.progress(f"{name}: importing"):
+        imported = burnish.import_model(entry.model, entry.example_inputs)
+    scores: dict[str, float] = {}
     found = []
     for variant in VARIANTS:
         config = CompileConfig().overridden(**variant.fields)
+        if config.prune is not None:
+            config = config.overridden(prune=replace(config.prune, exclude=FRAGILE.get(name, ())))
         if config.tune is not None:
             fields = {"trials": config.tune.trials, "work_dir": tuning / name}
             config = config.overridden(tune=fields)
-        with console.progress(f"{name}: {variant.label}, compiling"):
-            compiled = burnish.compile(entry.model, entry.example_inputs, config=config)
-        with console.progress(f"{name}: {variant.label}, beside its baseline"):
+        step = f"{name}: {variant.label}"
+        with console.progress(f"{step}, compiling"):
+            optimized = burnish.optimize(imported, config=config)
+        with console.progress(f"{step}, tuning"):
+            tuned = burnish.tune(optimized)
+        with console.progress(f"{step}, beside its baseline"):
+            compiled = burnish.build(tuned)
+
+            def evaluate(run: Any, compiled: Any = compiled) -> float:
+                """The task's score; the baseline's once, since it is the same each time."""
+                if run is not compiled and "baseline" in scores:
+                    return scores["baseline"]
+                score = entry.evaluate(run, SAMPLES)
+                return score if run is compiled else scores.setdefault("baseline", score)
+
             result = burnish.compare(
-                entry.model,
-                compiled,
-                inputs,
-                evaluate=lambda fn: entry.evaluate(fn, SAMPLES),
+                entry.model, compiled, inputs, evaluate=evaluate, budget_s=TIMING_S
             )
         found.append(result.labelled(name, variant.label))
     return found

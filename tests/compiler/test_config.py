@@ -10,10 +10,11 @@ import tvm
 from hypothesis import given
 from hypothesis import strategies as st
 
-from burnish.compiler import registry
+from burnish.compiler import pipeline, registry
 from burnish.compiler.config import CompileConfig, ExtraPass, TuneConfig
 from burnish.compiler.errors import ConfigError
 from burnish.passes.configs import PruneConfig, QuantizeConfig
+from burnish.targets.target import parse_target
 
 names = st.from_regex(registry.NAME, fullmatch=True)
 globs = st.lists(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1), max_size=3)
@@ -252,3 +253,8 @@ def test_registration_refuses_what_it_cannot_use() -> None:
     registry.register_pass("wrong", lambda: 3)
     with pytest.raises(ConfigError, match="pass 'wrong' must be a TVM pass or make one, got int"):
         CompileConfig(passes="wrong").extra_passes("clean")  # type: ignore[arg-type]
+
+
+def test_the_pipeline_has_the_phases_that_passes_may_name() -> None:
+    phases = pipeline.graph_phases(parse_target("cpu"), CompileConfig())
+    assert tuple(phase.name for phase in phases) == registry.PHASES
