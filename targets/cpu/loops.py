@@ -78,7 +78,11 @@ def vectors(extent: int, lanes: int, body: Body) -> Stmt:
 
 
 def seq(*statements: Stmt) -> Stmt:
-    return statements[0] if len(statements) == 1 else SeqStmt(list(statements))
+    """One statement of several; sequences in it are joined, so that allocations reach on."""
+    flat: list[Stmt] = []
+    for statement in statements:
+        flat.extend(statement.seq if isinstance(statement, SeqStmt) else [statement])
+    return flat[0] if len(flat) == 1 else SeqStmt(flat)
 
 
 def branch(condition: Expr, then: Stmt, otherwise: Stmt | None = None) -> Stmt:
@@ -90,7 +94,14 @@ def store(buffer: Var, value: Expr, indices: Sequence[Expr]) -> Stmt:
 
 
 def allocate(buffer: Var) -> Stmt:
-    return AllocBuffer(buffer)
+    """Give ``buffer`` its memory, from here to the end of the sequence it stands in.
+
+    A workspace is named once as a whole: TVM would otherwise shrink it to the elements that it
+    finds accessed, and where loops have conditions it finds bounds in terms of their variables.
+    """
+    if buffer.scope() != "global":
+        return AllocBuffer(buffer)
+    return SeqStmt([AllocBuffer(buffer), Evaluate(buffer.data)])
 
 
 def local(shape: Sequence[Extent], dtype: str, name: str) -> Var:

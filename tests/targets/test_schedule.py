@@ -225,6 +225,19 @@ def test_attention_with_open_sizes(causal, masked):
     runs_at(case, inputs(1, 1, 1), inputs(2, 1, 77), inputs(3, 33, 64), inputs(1, 16, 130))
 
 
+@pytest.mark.parametrize("axes", [[0], [1], [0, 1]])
+@pytest.mark.parametrize("shape", [(3, 17, 5), (1, 3, 33), (40, 1, 70)])
+def test_what_a_later_tile_reads_keeps_its_whole_workspace(shape, axes):
+    """The mean inside a variance, of which TVM kept only a part."""
+    check(
+        Case(
+            lambda x: op.variance(x, axes),
+            lambda x: x.var(axes, correction=0),
+            {"x": normal(0, *shape)},
+        )
+    )
+
+
 # -- extreme attention ---------------------------------------------------------------------------
 
 
