@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.inliner
 from onnx import AttributeProto, ModelProto, NodeProto, helper, numpy_helper
 
 from burnish.compiler.errors import ImportModelError
@@ -19,8 +20,17 @@ from burnish.compiler.importers.onnx_checks import STANDARD, graphs_of
 
 Dim = int | str
 
-# Rewrites of weights: ours do the same later, under the weights' own names and measured.
-NOT_FOLDED = ("ConvAddFusion", "ConvBNFusion", "ConvMulFusion", "MatMulAddFusion", "MatmulBNFusion")
+# Rewrites of weights: ours do the same later, under the weights' own names and measured. And
+# what makes one of two equal weights, so that one of their names is lost.
+NOT_FOLDED = (
+    "CommonSubexpressionElimination",
+    "ConstantSharing",
+    "ConvAddFusion",
+    "ConvBNFusion",
+    "ConvMulFusion",
+    "MatMulAddFusion",
+    "MatmulBNFusion",
+)
 
 
 def run_time_inputs(model: ModelProto) -> list[onnx.ValueInfoProto]:

@@ -20,7 +20,7 @@ from tvm import relax, tirx
 from tvm.relax.frontend.onnx.onnx_frontend import ONNXGraphImporter, get_numpy
 
 from burnish.compiler.errors import ImportModelError
-from burnish.compiler.importers import onnx_ops
+from burnish.compiler.importers import onnx_ops, onnx_shapes
 from burnish.compiler.importers.onnx_checks import STANDARD, graphs_of
 from burnish.compiler.signature import TensorSpec
 
@@ -38,6 +38,8 @@ SETTINGS_FROM = {
     "TopK": 1,
     "Upsample": 1,
 }
+# Operators whose converters take a target shape, and the input it is.
+TAKES_SHAPE = {"ConstantOfShape": 0, "Expand": 1}
 
 
 class GraphImporter(ONNXGraphImporter):
@@ -48,6 +50,8 @@ class GraphImporter(ONNXGraphImporter):
         self._nodes: dict[str, Any] = {}
         self.model = model
         self.specs = inputs
+        # Expression -> the sizes it holds; kept alive here, so that its id stays its own.
+        self._sizes: dict[int, tuple[relax.Expr, onnx_shapes.Sizes]] = {}
         self.weights: dict[str, np.ndarray] = {}
         self.opset = next(o.version for o in model.opset_import if o.domain in STANDARD)
 
@@ -105,6 +109,9 @@ class GraphImporter(ONNXGraphImporter):
         self, op_name: str, inputs: Any, attrs: dict[str, Any], opset: int
     ) -> relax.Expr:
         try:
+            sized = self._over_sizes(op_name, inputs, attrs)
+            if sized is not None:
+                return sized
             if op_name in onnx_ops.CONVERTERS:
                 own = onnx_ops.CONVERTERS[op_name](self.bb.emit, list(inputs), attrs)
                 if own is not None:
@@ -115,6 +122,52 @@ class GraphImporter(ONNXGraphImporter):
         except Exception as error:
             where = attrs.get("tvm_custom", {}).get("name") or "an unnamed node"
             raise ImportModelError(f"{op_name} at {where}: {error}", op=op_name) from error
+
+    def _over_sizes(self, op_name: str, inputs: Any, attrs: dict[str, Any]) -> relax.Expr | None:
+        """A node that computes sizes, or shapes something by them; None for every other."""
+        if op_name == "Shape":
+            sizes = onnx_shapes.shape_sizes(inputs[0])
+            sizes = None if sizes is None else sizes[attrs.get("start") : attrs.get("end")]
+        elif any(id(expr) in self._sizes for expr in inputs):
+            given = [self._sizes_of(expr) for expr in inputs]
+            sizes = onnx_shapes.evaluate(op_name, given, attrs)
+            if sizes is None:
+                return self._shaped(op_name, inputs, given, attrs)
+        else:
+            return None
+        if sizes is None:
+            return None
+        expr = self.bb.normalize(onnx_shapes.to_tensor(sizes))
+        self._sizes[id(expr)] = (expr, sizes)
+        return expr
+
+    def _shaped(
+        self,
+        op_name: str,
+        inputs: Any,
+        given: list[onnx_shapes.Sizes | None],
+        attrs: dict[str, Any],
+    ) -> relax.Expr | None:
+        """Reshape to known sizes; for others that take a shape, the input replaced by one."""
+        if op_name == "Reshape":
+            sizes, shape = given[1], onnx_shapes.shape_sizes(inputs[0])
+            if sizes is None or shape is None:
+                return None
+            zero = bool(attrs.get("allowzero", 0))
+            target = onnx_shapes.reshape_target(sizes, shape.tolist(), zero)
+            return self.bb.normalize(relax.op.reshape(inputs[0], target))
+        at = TAKES_SHAPE.get(op_name)
+        sizes = None if at is None else given[at]
+        expr = None if sizes is None else onnx_shapes.to_expr(sizes)
+        if expr is not None:
+            inputs[at] = expr
+        return None
+
+    def _sizes_of(self, expr: relax.Expr | None) -> onnx_shapes.Sizes | None:
+        if id(expr) in self._sizes:
+            return self._sizes[id(expr)][1]
+        array = None if expr is None else onnx_ops.value_of(expr)
+        return None if array is None else onnx_shapes.constant_sizes(array)
 
     def _convert_subgraph(self, bb: relax.BlockBuilder, graph: onnx.GraphProto) -> relax.Expr:
         """A branch of If as a sequence of its own, so that only the branch taken is computed."""

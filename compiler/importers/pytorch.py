@@ -45,8 +45,8 @@ def import_torch(
         held = {id(t): t.nbytes for t in [*model.parameters(), *model.buffers()]}
         check_memory(sum(held.values()), copies=2)
         program, names = export(model, example_inputs, dynamic)
-    _refuse_state(program)
     program = decompose(program)
+    _refuse_state(program)
     symbols = _symbols(program, names, dynamic or {})
     mod, weights = Translator(program, symbols).translate()
     signature = _signature(program, names, symbols)
