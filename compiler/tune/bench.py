@@ -28,9 +28,14 @@ MORE_S = 1.0
 LAST_S = 3.0
 """Seconds the last question before a deadline gets at least."""
 
+TOGETHER = "the candidates"
 DRAWS = (0, 1)
 FLOAT_LIMIT = {"float64": 1e-4, "float32": 1e-4, "float16": 1e-2}
 LOW_PRECISION_LIMIT = 5e-2
+
+
+Job = tuple[Task, tirx.PrimFunc]
+"""A kernel and the task it is for."""
 
 
 @dataclass(frozen=True)
@@ -53,20 +58,18 @@ class Bench:
         """Seconds until the deadline."""
         return self.deadline - time.monotonic()
 
-    def screen(
-        self, task: Task, funcs: Sequence[tirx.PrimFunc], limit_ms: float = math.inf
-    ) -> list[Screened]:
-        """A short look at each; those far slower than ``limit_ms`` get fewer calls.
+    def screen(self, jobs: Sequence[Job], limit_ms: float = math.inf) -> list[Screened]:
+        """A short look at each kernel; those far slower than ``limit_ms`` get fewer calls.
 
         They are built together. Where one of them ends the worker, each is tried alone, so that
         only the one that does it fails.
         """
         try:
-            found = self._ask(task, funcs, "screen", limit_ms)
+            found = self._ask(jobs, "screen", limit_ms)
         except MeasureError as error:
-            if len(funcs) == 1:
+            if len(jobs) == 1:
                 return [Screened(None, first_line(error))]
-            return [one for func in funcs for one in self._alone(task, func, limit_ms)]
+            return [self._alone(job, limit_ms) for job in jobs]
         return [
             Screened(float(min(each["secs"])))
             if len(each["secs"])
@@ -74,16 +77,14 @@ class Bench:
             for each in found
         ]
 
-    def _alone(self, task: Task, func: tirx.PrimFunc, limit_ms: float) -> list[Screened]:
-        if self.left() < LAST_S:
-            return [Screened(None)]
-        return self.screen(task, [func], limit_ms)
+    def _alone(self, job: Job, limit_ms: float) -> Screened:
+        return self.screen([job], limit_ms)[0] if self.left() >= LAST_S else Screened(None)
 
     def side_by_side(
         self, task: Task, funcs: Mapping[str, tirx.PrimFunc], *, rounds: int, budget_s: float
     ) -> dict[str, Timing]:
         """Timings in one worker, taking turns. MeasureError where one cannot be measured."""
-        runners = {name: self._batch(task, [func]) for name, func in funcs.items()}
+        runners = {name: self._batch([(task, func)]) for name, func in funcs.items()}
         with self._limit(KERNEL_S * len(runners)):
             return self.measure.take_turns(
                 runners, (), rounds=rounds, budget_s=budget_s, share_process=True, retries=1
@@ -96,7 +97,7 @@ class Bench:
         float16, 5e-2 for what is narrower. MeasureError where one cannot be run.
         """
         for draw in DRAWS:
-            ref, out = self._ask(task, [ours, theirs], "outputs", draw)
+            ref, out = self._ask([(task, ours), (task, theirs)], "outputs", draw)
             for index, (expected, got) in enumerate(zip(ref, out, strict=True)):
                 dtype = task.arguments[len(task.arguments) - task.outputs + index][1]
                 found = difference(expected, got, dtype)
@@ -104,14 +105,18 @@ class Bench:
                     return f"output {index} differs from the default's: {found}"
         return ""
 
-    def _ask(self, task: Task, funcs: Sequence[tirx.PrimFunc], *inputs: Any) -> Any:
-        with self._limit(KERNEL_S + MORE_S * (len(funcs) - 1)):
-            self.measure.open({task.name: self._batch(task, funcs)}, (), share_process=True)
-            return self.measure.outputs(task.name, inputs)
+    def _ask(self, jobs: Sequence[Job], *inputs: Any) -> Any:
+        with self._limit(KERNEL_S + MORE_S * (len(jobs) - 1)):
+            self.measure.open({TOGETHER: self._batch(jobs)}, (), share_process=True)
+            return self.measure.outputs(TOGETHER, inputs)
 
-    def _batch(self, task: Task, funcs: Sequence[tirx.PrimFunc]) -> KernelBatch:
-        modules = tuple(tvm.ir.save_json(entry_module(func)) for func in funcs)
-        return KernelBatch(modules, str(self.target), task.arguments, task.outputs)
+    def _batch(self, jobs: Sequence[Job]) -> KernelBatch:
+        return KernelBatch(
+            tuple(tvm.ir.save_json(entry_module(func)) for _, func in jobs),
+            str(self.target),
+            tuple(task.arguments for task, _ in jobs),
+            tuple(task.outputs for task, _ in jobs),
+        )
 
     @contextmanager
     def _limit(self, seconds: float) -> Iterator[None]:

@@ -32,21 +32,22 @@ Kernel = Callable[..., Any]
 
 @dataclass(eq=False)
 class KernelBatch(Runner):
-    """Variants of one kernel, each an IRModule as JSON with the function ``main``.
+    """Kernels, each an IRModule as JSON with the function ``main``.
 
     What a call does is said by its inputs:
 
-    ``()``                  -> the first variant once (for taking turns)
-    ``("screen", limit_ms)`` -> a list of ``{"secs": [..], "error": bytes}``, one a variant
-    ``("outputs", draw)``   -> a list of the outputs of each variant, on the same random inputs
+    ``()``                   -> the first kernel once (for taking turns)
+    ``("screen", limit_ms)`` -> a list of ``{"secs": [..], "error": bytes}``, one a kernel
+    ``("outputs", draw)``    -> a list of the outputs of each kernel, on random inputs
 
-    ``written`` of the ``arguments``, the last ones, are outputs.
+    ``arguments`` and ``written`` have an entry a kernel: its tensors, and how many of them, the
+    last ones, are outputs.
     """
 
     modules: tuple[str, ...]
     target: str
-    arguments: tuple[Spec, ...]
-    written: int
+    arguments: tuple[tuple[Spec, ...], ...]
+    written: tuple[int, ...]
     runtime: ClassVar[str] = "tvm"
     imports: ClassVar[tuple[str, ...]] = ("tvm",)
 
@@ -68,11 +69,18 @@ class KernelBatch(Runner):
         def bind(inputs: Sequence[Any]) -> Callable[[], Any]:
             verb, *rest = inputs or ("call",)
             if verb == "screen":
-                tensors = random_tensors(self.arguments, 0)
-                return lambda: [_screen(kernel, tensors, *rest) for kernel in built]
+                return lambda: [
+                    _screen(kernel, specs, *rest)
+                    for kernel, specs in zip(built, self.arguments, strict=True)
+                ]
             if verb == "outputs":
-                return lambda: [self._outputs(kernel, *rest) for kernel in built]
-            tensors, kernel = random_tensors(self.arguments, 0), built[0]
+                return lambda: [
+                    _outputs(kernel, specs, written, *rest)
+                    for kernel, specs, written in zip(
+                        built, self.arguments, self.written, strict=True
+                    )
+                ]
+            tensors, kernel = random_tensors(self.arguments[0], 0), built[0]
             return lambda: kernel(*tensors)  # type: ignore[operator]
 
         return bind
@@ -86,17 +94,6 @@ class KernelBatch(Runner):
         except Exception as error:  # noqa: BLE001 - a search makes kernels of every kind
             return "does not build: " + last_line(error)
 
-    def _outputs(self, kernel: Kernel | str, draw: int) -> list[np.ndarray]:
-        """Outputs of a call; they start as NaN, or as the largest integer, to show gaps."""
-        import tvm
-
-        if isinstance(kernel, str):
-            raise ValueError(kernel)
-        inputs = random_tensors(self.arguments, draw)[: len(self.arguments) - self.written]
-        outputs = [tvm.runtime.tensor(_unwritten(*s)) for s in self.arguments[-self.written :]]
-        kernel(*inputs, *outputs)
-        return [output.numpy() for output in outputs]
-
 
 def last_line(error: BaseException) -> str:
     """The last line of an error's text that says something, shortened."""
@@ -104,11 +101,26 @@ def last_line(error: BaseException) -> str:
     return (lines[-1] if lines else type(error).__name__)[:300]
 
 
-def _screen(kernel: Kernel | str, tensors: Sequence[Any], limit_ms: float) -> dict[str, Any]:
+def _outputs(
+    kernel: Kernel | str, arguments: tuple[Spec, ...], written: int, draw: int
+) -> list[np.ndarray]:
+    """Outputs of a call; they start as NaN, or as the largest integer, to show gaps."""
+    import tvm
+
+    if isinstance(kernel, str):
+        raise ValueError(kernel)
+    inputs = random_tensors(arguments, draw)[: len(arguments) - written]
+    outputs = [tvm.runtime.tensor(_unwritten(*spec)) for spec in arguments[-written:]]
+    kernel(*inputs, *outputs)
+    return [output.numpy() for output in outputs]
+
+
+def _screen(kernel: Kernel | str, arguments: tuple[Spec, ...], limit_ms: float) -> dict[str, Any]:
     """Seconds of a call, some samples; the first call is not one of them."""
     if isinstance(kernel, str):
         return _screened([], kernel)
     try:
+        tensors = random_tensors(arguments, 0)
         first = _timed(kernel, tensors, 1)
         if first * 1e3 > SLOW * limit_ms:
             return _screened([_timed(kernel, tensors, 1)])
