@@ -19,6 +19,7 @@ import hashlib
 import json
 import os
 import platform
+import secrets
 import tempfile
 import zipfile
 from collections.abc import Mapping
@@ -85,15 +86,14 @@ def save(compiled: Compiled, path: Path) -> Path:
     }
     members = {MANIFEST: json.dumps(manifest, indent=1, sort_keys=True).encode(), **members}
     try:
-        handle, partial = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-        os.close(handle)
+        partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
         try:
-            with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+            with zipfile.ZipFile(partial, "x", zipfile.ZIP_STORED) as archive:
                 for name, data in members.items():
                     archive.writestr(zipfile.ZipInfo(name, _FIXED_DATE), data)
             os.replace(partial, path)
         except BaseException:
-            Path(partial).unlink(missing_ok=True)
+            partial.unlink(missing_ok=True)
             raise
     except OSError as error:
         raise ArtifactError(
