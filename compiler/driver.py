@@ -15,6 +15,7 @@ from burnish.compiler.importers import import_model as read_model
 from burnish.compiler.optimizer import run_passes
 from burnish.compiler.stages import Imported, Optimized, Source, Tuned, ir_text
 from burnish.compiler.tensors import aligned
+from burnish.compiler.tune import Progress
 from burnish.compiler.waterfall import Report
 from burnish.passes.params import get_params
 from burnish.targets.target import CpuTarget, parse_target
@@ -85,10 +86,12 @@ def optimize(
     return Optimized(mod, graph, imported.signature, imported.source, cpu, settings, report)
 
 
-def tune(optimized: Optimized, config: Any = None) -> Tuned:
+def tune(optimized: Optimized, config: Any = None, *, progress: Progress | None = None) -> Tuned:
     """Search faster schedules for the kernels, where the configuration asks for it.
 
-    ``config`` overrides the ``tune`` of the optimized module's own configuration.
+    ``config`` overrides the ``tune`` of the optimized module's own configuration. ``progress``
+    is called with steps done, steps in all, seconds left and a message; without one, a bar is
+    drawn on stderr.
     """
     settings = optimized.config
     if config is not None:
@@ -98,7 +101,7 @@ def tune(optimized: Optimized, config: Any = None) -> Tuned:
     from burnish.compiler.tuning import tuned_kernels
 
     start = time.perf_counter()
-    best, row, summary = tuned_kernels(optimized, settings)
+    best, row, summary = tuned_kernels(optimized, settings, progress)
     report = optimized.report.extended(row, tune=time.perf_counter() - start)
     return Tuned(optimized, best, report, summary)
 

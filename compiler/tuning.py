@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from burnish.compiler.errors import TuneError, wrap_errors
 from burnish.compiler.gate import Variants, judged
 from burnish.compiler.measure.service import MeasureService
 from burnish.compiler.optimizer import reading
+from burnish.compiler.progress import shown
 from burnish.compiler.stages import Optimized
 from burnish.compiler.tune import Progress, tune_module
 from burnish.compiler.waterfall import Row
@@ -31,6 +33,7 @@ def tuned_kernels(
 ) -> tuple[Mapping[int, tirx.PrimFunc], Row, dict[str, Any]]:
     """Kernels that measured faster than the default ones, the report's row, and all tasks.
 
+    ``progress`` is told how far the search is; without one, a bar is drawn on stderr.
     With ``do_no_harm`` the whole model is timed with and without them, and they are dropped if
     it got slower.
     """
@@ -39,7 +42,11 @@ def tuned_kernels(
         settings = replace(settings, work_dir=cache_folder() / "tuning")
     target = optimized.target
     start = time.perf_counter()
-    with wrap_errors(TuneError), MeasureService(target.threads) as measure:
+    with (
+        wrap_errors(TuneError),
+        shown("tuning") if progress is None else nullcontext(progress) as tell,
+        MeasureService(target.threads) as measure,
+    ):
         faster, found = tune_module(
             optimized.mod,
             target.tvm(),
@@ -48,7 +55,7 @@ def tuned_kernels(
             measure=measure,
             alternatives=lambda func: alternatives(func, target),
             finish=vectorized_math,
-            progress=progress,
+            progress=tell,
             time_limit_s=max(LEAST_SECONDS, SECONDS_A_TRIAL * settings.trials),
         )
     best: Mapping[int, tirx.PrimFunc] = faster
