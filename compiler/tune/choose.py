@@ -31,7 +31,7 @@ def choose(run: Run, states: list[TaskState]) -> None:
         if state.quota == 0:
             continue
         if run.bench.left() < LEAST * run.clock.cost["choice"]:
-            state.note = "no time left for the choice"
+            state.note = "no time left"
             continue
         began = time.monotonic()
         records = run.database.records(state.task.key)
