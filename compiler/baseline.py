@@ -31,7 +31,9 @@ class EagerBaseline(Baseline):
     """Eager PyTorch, in inference mode."""
 
     def __init__(self, model: Any) -> None:
-        tensors = {t.data_ptr(): t for t in model.state_dict().values()}
+        # A method of a module, a property of an exported program.
+        state = model.state_dict() if callable(model.state_dict) else model.state_dict
+        tensors = {t.data_ptr(): t for t in state.values()}
         params_bytes = sum(t.numel() * t.element_size() for t in tensors.values())
         super().__init__("eager", EagerRunner(model), params_bytes)
         self.model = model
