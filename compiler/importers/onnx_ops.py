@@ -16,6 +16,7 @@ from tvm import relax
 Emit = Callable[[relax.Expr], relax.Var]
 Inputs = Sequence[relax.Expr | None]
 op = relax.op
+WHOLE = 10**9  # exporters write an end beyond every size in several ways
 
 
 def clip(emit: Emit, inputs: Inputs, attrs: dict[str, Any]) -> relax.Expr | None:
@@ -65,6 +66,41 @@ def gather(emit: Emit, inputs: Inputs, attrs: dict[str, Any]) -> relax.Expr | No
     return op.take(x, index, axis=axis, mode="clip")
 
 
+def slice_(emit: Emit, inputs: Inputs, attrs: dict[str, Any]) -> relax.Expr | None:
+    """Ranges with constant limits, in bounds; an open axis taken whole is left alone.
+
+    TVM writes ``min(1000000000, batch)`` there, which nothing proves equal to ``batch``.
+    """
+    x = inputs[0]
+    given = [attrs.get("starts"), attrs.get("ends"), attrs.get("axes"), None]
+    for index, expr in enumerate(inputs[1:5]):
+        if expr is not None:
+            value = value_of(expr)
+            if value is None:
+                return None
+            given[index] = value.tolist()
+    if x is None or given[0] is None or given[1] is None:
+        return None
+    if not isinstance(x.ty, relax.TensorType) or x.ty.shape is None:
+        return None
+    axes = given[2] or list(range(len(given[0])))
+    taken: list[tuple[int, int, int, int]] = []
+    for axis, start, end, step in zip(
+        axes, given[0], given[1], given[3] or [1] * len(axes), strict=True
+    ):
+        size = x.ty.shape[axis % x.ty.ndim]
+        if isinstance(size, tvm.tirx.IntImm) and step > 0:
+            limits = slice(start, end, step).indices(int(size))
+            if limits != (0, int(size), 1):
+                taken.append((axis % x.ty.ndim, limits[0], max(limits[:2]), step))
+        elif (start, step) != (0, 1) or end < WHOLE:
+            return None
+    if not taken:
+        return x
+    parts = [list(part) for part in zip(*taken, strict=True)]
+    return op.strided_slice(x, *parts, assume_inbound=True)
+
+
 def power(emit: Emit, inputs: Inputs, attrs: dict[str, Any]) -> relax.Expr | None:
     """Squares as products; TVM's ``power`` calls the library function for each element."""
     x, exponent = inputs[0], inputs[1]
@@ -85,4 +121,5 @@ CONVERTERS: dict[str, Callable[[Emit, Inputs, dict[str, Any]], relax.Expr | None
     "Clip": clip,
     "Gather": gather,
     "Pow": power,
+    "Slice": slice_,
 }

@@ -137,7 +137,11 @@ class GraphImporter(ONNXGraphImporter):
             return None
         if sizes is None:
             return None
-        expr = self.bb.normalize(onnx_shapes.to_tensor(sizes))
+        if op_name in ("Shape", "Cast"):
+            dtype = "int32" if attrs.get("to") == TensorProto.INT32 else "int64"
+        else:
+            dtype = str(inputs[0].ty.dtype)
+        expr = self.bb.normalize(onnx_shapes.to_tensor(sizes, dtype))
         self._sizes[id(expr)] = (expr, sizes)
         return expr
 

@@ -56,11 +56,13 @@ def to_expr(sizes: Sizes) -> relax.Expr | None:
     return relax.ShapeExpr(sizes.tolist()) if sizes.ndim == 1 else None
 
 
-def to_tensor(sizes: Sizes) -> relax.Expr:
-    """Sizes as a tensor of int64, for what else reads them."""
+def to_tensor(sizes: Sizes, dtype: str) -> relax.Expr:
+    """Sizes as a tensor, for what else reads them."""
     if _ints(sizes) is not None:
-        return relax.const(sizes.astype(np.int64), "int64")
+        return relax.const(sizes.astype(dtype), dtype)
     flat = relax.op.shape_to_tensor(relax.ShapeExpr(sizes.ravel().tolist()))
+    if dtype != "int64":
+        flat = relax.op.astype(flat, dtype)
     return flat if sizes.ndim == 1 else relax.op.reshape(flat, list(sizes.shape))
 
 

@@ -230,6 +230,19 @@ def test_gather_counts_from_the_end() -> None:
     assert "power" not in op_names(read.mod)
 
 
+def test_slices_of_open_and_fixed_axes() -> None:
+    proto = model(
+        [helper.make_node("Slice", ["x", "starts", "ends"], ["y"])],
+        {"x": (FLOAT, ["batch", 6, 5])},
+        ["y"],
+        {"starts": np.array([0, -4, 1]), "ends": np.array([2**31 - 1, 10**9, -1])},
+    )
+    read = import_model(proto, dynamic={"x": {0: "batch"}})
+    assert [str(spec) for spec in read.signature.outputs] == ["y: float32[batch, 4, 3]"]
+    x = tensor(3, 6, 5)
+    assert worst(compiled(read.mod)(x), runtime(proto, x)) == 0
+
+
 def test_every_unsupported_operator_is_listed() -> None:
     node = helper.make_node
     proto = model(
