@@ -17,7 +17,7 @@ from tvm import relax
 from burnish.compiler.config import CompileConfig
 from burnish.compiler.signature import Signature
 from burnish.compiler.stages import Source
-from burnish.compiler.tensors import InputSlot, give
+from burnish.compiler.tensors import InputSlot, address, give
 from burnish.compiler.waterfall import Report
 from burnish.targets.target import CpuTarget
 
@@ -72,6 +72,7 @@ class Compiled:
         self._machine = relax.VirtualMachine(tvm.runtime.load_module(str(library)), tvm.cpu())
         self._main = self._machine["main"]
         self._weights = tvm_ffi.convert(list(self.params.values()))
+        self._addresses = {address(value) for value in self.params.values()}
         self._slots = [InputSlot() for _ in signature.inputs]
         self._seen: set[tuple[Any, ...]] = set()
         self._lock = threading.Lock()
@@ -93,8 +94,10 @@ class Compiled:
             use_threads(self.target.threads)
             tensors = [slot.take(leaf) for slot, leaf in zip(self._slots, leaves, strict=True)]
             result = self._main(*tensors, self._weights)
-        outputs = [result] if isinstance(result, tvm.runtime.Tensor) else list(result)
-        return self.signature.unflatten([give(value, as_torch=as_torch) for value in outputs])
+            outputs = [result] if isinstance(result, tvm.runtime.Tensor) else list(result)
+            kept = self._addresses.union(slot.address for slot in self._slots)
+            given = [give(value, kept, as_torch=as_torch) for value in outputs]
+        return self.signature.unflatten(given)
 
     @property
     def params_bytes(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ class InputSlot:
     """One input: hands its memory over when it can, else copies it into a buffer kept for it."""
 
     def __init__(self) -> None:
+        self.address = 0
+        """Of the buffer; 0 before there is one."""
         self._buffer: tvm.runtime.Tensor | None = None
 
     def take(self, value: Any) -> tvm.runtime.Tensor:
@@ -56,16 +59,28 @@ class InputSlot:
         if buffer is None or tuple(buffer.shape) != shape or str(buffer.dtype) != dtype:
             buffer = tvm.runtime.empty(shape, dtype)
             self._buffer = buffer
+            self.address = address(buffer)
         return buffer
 
 
-def give(value: tvm.runtime.Tensor, *, as_torch: bool) -> Any:
-    """An output as the caller's kind of tensor, sharing its memory."""
+def give(value: tvm.runtime.Tensor, kept: Container[int], *, as_torch: bool) -> Any:
+    """An output as the caller's kind of tensor.
+
+    It shares the output's memory, save where that is at one of the ``kept`` addresses: a model
+    may return an input or a weight, whose memory the next call reads or writes.
+    """
     if as_torch:
-        return torch.from_dlpack(value)
+        tensor = torch.from_dlpack(value)
+        return tensor.clone() if tensor.data_ptr() in kept else tensor
     if str(value.dtype) in ("bool", "bfloat16"):
         return value.numpy()
-    return np.from_dlpack(value)
+    array = np.from_dlpack(value)
+    return array.copy() if array.ctypes.data in kept else array
+
+
+def address(value: tvm.runtime.Tensor) -> int:
+    """Where the elements of a tensor start."""
+    return int(torch.from_dlpack(value).data_ptr())
 
 
 def aligned(array: np.ndarray) -> tvm.runtime.Tensor:

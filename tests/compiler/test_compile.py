@@ -156,6 +156,30 @@ def test_outputs_are_the_callers_own(compiled):
     np.testing.assert_allclose(compiled(X.numpy()), kept.numpy())
 
 
+class Passing(nn.Module):
+    """Returns its input and a weight as they are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3))
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return x, x + self.weight, self.weight
+
+
+@pytest.mark.parametrize("convert", [lambda x: x, lambda x: x.numpy()])
+def test_an_input_or_weight_that_is_returned_survives_the_next_call(convert):
+    compiled = burnish.compile(Passing().eval(), (torch.zeros(2, 3),))
+    wide = torch.arange(12.0).reshape(2, 6)
+    first = compiled(convert(wide[:, ::2]))
+    compiled(convert(-wide[:, ::2]))
+    np.testing.assert_array_equal(first[0], wide[:, ::2])
+    first[2][:] = 7
+    again = compiled(convert(wide[:, ::2]))
+    np.testing.assert_array_equal(again[1], wide[:, ::2] + 1)
+    np.testing.assert_array_equal(again[2], np.ones(3))
+
+
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
