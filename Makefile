@@ -62,8 +62,8 @@ test: lint types imports ## lint, types, import rules and the default tests
 	$(PYTEST)
 
 .PHONY: test-all
-test-all: $(READY) ## the heavy tests, and 500 examples a property there
-	BURNISH_FULL=1 $(PYTEST) -m heavy
+test-all: $(READY) ## the heavy tests, and the property tests with 500 examples each
+	BURNISH_FULL=1 $(PYTEST) -m "heavy or property"
 
 .PHONY: demo
 demo: $(READY) ## the main job on three real models; writes demo-report/report.html

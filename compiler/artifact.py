@@ -33,7 +33,7 @@ import safetensors.numpy
 from burnish.compiler import environment
 from burnish.compiler.compiled import Compiled
 from burnish.compiler.config import CompileConfig
-from burnish.compiler.errors import ArtifactError, ConfigError
+from burnish.compiler.errors import ArtifactError
 from burnish.compiler.signature import Signature
 from burnish.compiler.stages import Source
 from burnish.compiler.tensors import aligned
@@ -193,7 +193,7 @@ def _restore(file: Path, manifest: Mapping[str, Any], members: Mapping[str, byte
         {name: aligned(arrays[name]) for name in order},
         Signature.from_dict(manifest["signature"]),
         target,
-        _config(recipe),
+        CompileConfig.from_toml_text(recipe),
         Report.from_dict(json.loads(members["report.json"])),
         Source(manifest["source"]["hash"], manifest["source"]["kind"]),
         members["ir.txt"].decode(),
@@ -201,14 +201,6 @@ def _restore(file: Path, manifest: Mapping[str, Any], members: Mapping[str, byte
     )
     compiled.path = file
     return compiled
-
-
-def _config(recipe: str) -> CompileConfig:
-    """The recipe, or the default where it names things not registered in this process."""
-    try:
-        return CompileConfig.from_toml_text(recipe)
-    except ConfigError:
-        return CompileConfig()
 
 
 def _unpacked(library: bytes, digest: str) -> Path:

@@ -28,6 +28,12 @@ def pytest_report_header(config: pytest.Config) -> str:
     return f"burnish: tier {tier!r}, hypothesis {PROFILE!r}, seed {seed or 'random'}, ci {in_ci()}"
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Property tests belong to both tiers: more examples are the full tier's point."""
+    if hasattr(getattr(item, "obj", None), "hypothesis"):
+        item.add_marker("property")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out the heavy tier unless ``-m`` chooses a tier or a test is named (``file::test``)."""
     if config.option.markexpr or any("::" in arg for arg in config.args):

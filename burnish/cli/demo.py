@@ -109,8 +109,7 @@ def _compare_variants(name: str, tuning: Path) -> list[dict[str, Any]]:
         step = f"{name}: {variant.label}"
         with console.progress(f"{step}, compiling"):
             optimized = burnish.optimize(imported, config=config)
-        with console.progress(f"{step}, tuning"):
-            tuned = burnish.tune(optimized)
+        tuned = burnish.tune(optimized)
         with console.progress(f"{step}, beside its baseline"):
             compiled = burnish.build(tuned)
 

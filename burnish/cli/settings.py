@@ -61,8 +61,7 @@ def compile_source(
         )
     with console.progress(f"{source.name}: optimizing"):
         optimized = burnish.optimize(imported, target, config=config)
-    with console.progress(f"{source.name}: tuning"):
-        tuned = burnish.tune(optimized)
+    tuned = burnish.tune(optimized)
     with console.progress(f"{source.name}: building"):
         return burnish.build(tuned)
 
