@@ -19,6 +19,7 @@ import hashlib
 import json
 import os
 import platform
+import struct
 import secrets
 import tempfile
 import zipfile
@@ -44,6 +45,16 @@ SCHEMA = 1
 MANIFEST = "manifest.json"
 MEMBERS = ("lib.so", "params.safetensors", "recipe.toml", "report.json", "ir.txt")
 _FIXED_DATE = (2020, 1, 1, 0, 0, 0)
+_ZIP_ERRORS = (
+    zipfile.BadZipFile,
+    OSError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    OverflowError,
+    struct.error,
+)
+"""What ``zipfile`` raises on damaged files, by trial: encryption flags, dates, counts, names."""
 _MANIFEST_LIMIT = 64 * 1024 * 1024
 
 
@@ -113,7 +124,7 @@ def load(path: str | os.PathLike[str]) -> Compiled:
     try:
         with zipfile.ZipFile(file) as archive:
             manifest, members = _read(file, archive)
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError) as error:
+    except _ZIP_ERRORS as error:
         raise ArtifactError(f"{file} is no artifact, or damaged: {error}") from error
     _check_machine(file, manifest)
     try:
