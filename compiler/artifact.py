@@ -19,8 +19,8 @@ import hashlib
 import json
 import os
 import platform
-import struct
 import secrets
+import struct
 import tempfile
 import zipfile
 from collections.abc import Mapping
