@@ -20,7 +20,7 @@ from tvm import tirx
 from tvm.ir import Expr, Var
 from tvm.tirx import Stmt
 
-from burnish.targets.cpu import loops, maps, rows
+from burnish.targets.cpu import loops, maps, rows, tiles
 from burnish.targets.target import CpuTarget
 
 ATTENTION = "burnish.attention"
@@ -310,6 +310,7 @@ class _Kernel:
         n: Any,
     ) -> Stmt:
         acc = loops.local([self.mr, self.values], "float32", "mixed")
+        total = loops.local([self.mr, self.values], "float32", "sum")
 
         def over(body: Callable[[Any, Any], Stmt]) -> Stmt:
             return loops.unroll(
@@ -318,26 +319,43 @@ class _Kernel:
                 "r",
             )
 
+        def cleared(buffer: Var) -> Stmt:
+            return over(lambda r, e: loops.store(buffer, tirx.const(0, "float32"), [r, e]))
+
+        def run(start: Expr, count: Any) -> Stmt:
+            """Keys ``start`` to ``start + count``, added to the total; see rule 6 of ``tiles``."""
+            return loops.seq(
+                cleared(acc),
+                loops.serial(
+                    count,
+                    lambda x: over(
+                        lambda r, e: loops.store(
+                            acc,
+                            acc[r, e]
+                            + scores[tuple(at(r, start + x))] * self.v[b, start + x, h, e],
+                            [r, e],
+                        )
+                    ),
+                    "x",
+                ),
+                over(lambda r, e: loops.store(total, total[r, e] + acc[r, e], [r, e])),
+            )
+
         def out_row(r: Any) -> Stmt:
             stores = loops.vectors(
                 self.values,
                 self.lanes,
-                lambda e: loops.store(self.out, acc[r, e], [b, first + r, h, e]),
+                lambda e: loops.store(self.out, total[r, e], [b, first + r, h, e]),
             )
             return stores if _divides(self.mr, self.m) else loops.branch(first + r < self.m, stores)
 
+        full, rest = loops.divide(n, tiles.RUN)
         return loops.seq(
             loops.allocate(acc),
-            over(lambda r, e: loops.store(acc, tirx.const(0, "float32"), [r, e])),
-            loops.serial(
-                n,
-                lambda x: over(
-                    lambda r, e: loops.store(
-                        acc, acc[r, e] + scores[tuple(at(r, x))] * self.v[b, x, h, e], [r, e]
-                    )
-                ),
-                "x",
-            ),
+            loops.allocate(total),
+            cleared(total),
+            loops.serial(full, lambda c: run(c * tiles.RUN, tiles.RUN), "run"),
+            run(loops.times(full, tiles.RUN), rest),
             loops.unroll(self.mr, out_row, "r"),
         )
 

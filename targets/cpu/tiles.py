@@ -16,7 +16,9 @@ stored once, with everything fused after it computed on the way out.
 5. Weights that must be computed first (integer codes) are converted a column block at a time
    into a panel that stays in the core's cache, once for all row tiles of a task, so that a
    quantized GEMM runs at the speed of a plain one; no copy of the whole weight is made.
-6. Reductions short enough to unroll (depthwise, pooling) are, so that overlapping windows share
+6. Long sums are taken in runs of ``RUN`` terms, each added to a total kept in the first-level
+   cache, so that rounding errors grow with the square root of the run and not of the whole.
+7. Reductions short enough to unroll (depthwise, pooling) are, so that overlapping windows share
    loads.
 """
 
@@ -27,7 +29,7 @@ from dataclasses import dataclass, replace
 
 from tvm import tirx
 from tvm.ir import Expr, TensorLoad, Var
-from tvm.ir.prim import Mul
+from tvm.ir.prim import Add, Mul
 from tvm.tirx import Stmt
 
 from burnish.targets.cpu import loops, maps
@@ -45,6 +47,8 @@ from burnish.targets.cpu.stages import (
 from burnish.targets.target import CpuTarget
 
 _UNROLLED_STEPS = 64
+RUN = 256
+"""Terms summed in registers before they join the total (rule 6)."""
 _PANEL_TILES = 4
 """Row tiles from which on converting a panel first costs less than converting in each."""
 
@@ -387,12 +391,45 @@ def _tile_of(
         value = loops.substitute(main.value, mapping)
         return main.combine(acc[r, c], value)
 
-    init = over_tile(computed, lambda r, c: loops.store(acc, main.init, [r, c]))
+    split = _run_axis(main) if plan.block is not None else None
+    result = acc if split is None else loops.local([mr, computed], str(main.out.dtype), "total")
+
+    def cleared(buffer: Var) -> Stmt:
+        return over_tile(computed, lambda r, c: loops.store(buffer, main.init, [r, c]))
+
+    def run(body: Stmt) -> Stmt:
+        """One run of terms in ``acc``, added to the total."""
+        join = over_tile(
+            computed, lambda r, c: loops.store(result, result[r, c] + acc[r, c], [r, c])
+        )
+        return loops.seq(cleared(acc), body, join)
+
+    def in_runs(it: Iter, others: list[Iter], at: dict[Var, Expr]) -> Stmt:
+        size = it.size or 0
+        codes = loops.as_int(loops.product([other.extent for other in others])) or 1
+        length = max(1, RUN // codes)
+
+        def span(first: Expr, count: int) -> Stmt:
+            return run(
+                loops.serial(
+                    count, lambda k: steps(others, {**at, it.var: first + k}, False), name="k"
+                )
+            )
+
+        full, rest = divmod(size, length)
+        parts = []
+        if full:
+            parts.append(loops.serial(full, lambda b: span(b * length, length), name="run"))
+        if rest:
+            parts.append(span(loops.const(full * length), rest))
+        return loops.seq(*parts)
 
     def steps(left: list[Iter], at: dict[Var, Expr], unrolled: bool) -> Stmt:
         if not left:
             return over_tile(computed, lambda r, c: loops.store(acc, main_at(r, c, at), [r, c]))
         it, *others = left
+        if it is split:
+            return in_runs(it, others, at)
         short = it.size is not None and (unrolled or str(it.var.name).startswith("unroll"))
         make = loops.unroll if short else loops.serial
         return make(
@@ -412,7 +449,7 @@ def _tile_of(
             if plan.row is not None:
                 mapping[plan.row.var] = first_row + r
             return loops.store(
-                main.out, acc[r, c], [loops.substitute(i, mapping) for i in main.indices]
+                main.out, result[r, c], [loops.substitute(i, mapping) for i in main.indices]
             )
         rows = [it for it in main.spatial if it is not plan.column and it is not plan.block]
         at: dict[Var, Expr] = {}
@@ -422,7 +459,7 @@ def _tile_of(
             else:
                 at[theirs.var] = outer[mine.var]
         at[plan.final.spatial[-1].var] = column
-        value = replace_loads(plan.final.value, main.out, lambda _indices: acc[r, c])
+        value = replace_loads(plan.final.value, main.out, lambda _indices: result[r, c])
         return loops.store(
             plan.final.out,
             loops.substitute(value, at),
@@ -444,4 +481,20 @@ def _tile_of(
     write = out_rows(stored)
     if tail:
         write = loops.branch(block < plan.blocks - 1, write, out_rows(tail))
-    return loops.seq(loops.allocate(acc), init, body, write)
+    if result is acc:
+        return loops.seq(loops.allocate(acc), cleared(acc), body, write)
+    return loops.seq(loops.allocate(acc), loops.allocate(result), cleared(result), body, write)
+
+
+def _run_axis(main: Stage) -> Iter | None:
+    """The loop to cut into runs (rule 6), or ``None`` for sums that are short, or no sums."""
+    total = loops.as_int(loops.product([it.extent for it in main.reduce]))
+    if total is None or total <= RUN * 3 // 2 or not str(main.out.dtype).startswith("float"):
+        return None
+    probe = tirx.Var("probe", str(main.out.dtype))
+    if main.combine is None or not isinstance(main.combine(probe, probe), Add):
+        return None
+    inner = [it for it in main.reduce if not str(it.var.name).startswith("unroll")]
+    if not inner or inner[-1].size is None or inner[-1].size < RUN // 4:
+        return None
+    return inner[-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -70,12 +71,22 @@ def test_parity_with_the_baseline(name: str) -> None:
     real = [i for i in zoo.inputs(4) if [np.shape(x) for x in i] == shapes]
     for inputs in [zoo.example_inputs, *random, *real[:1]]:
         expected, got = baseline(*inputs), compiled(*inputs)
-        found = parity(got if isinstance(got, tuple) else (got,), _tupled(expected))
+        found = parity(_tupled(got), _tupled(expected))
+        if found.rel > PARITY and zoo.baseline == "eager":
+            found = parity(_tupled(got), _tupled(in_float64(zoo.model, inputs)))
         assert found.rel <= PARITY, f"{name}: {found.rel:.2e}"
 
 
+def in_float64(model: torch.nn.Module, inputs: Any) -> Any:
+    """The judge where eager's own rounding takes up the tolerance (noise through Whisper)."""
+    with torch.no_grad():
+        exact = copy.deepcopy(model).double()
+        wide = [x.double() if x.is_floating_point() else x for x in inputs]
+        return tuple(y.float() for y in _tupled(exact(*wide)))
+
+
 def _tupled(outputs: Any) -> Any:
-    return outputs if isinstance(outputs, tuple) else (outputs,)
+    return tuple(outputs) if isinstance(outputs, tuple | list) else (outputs,)
 
 
 @pytest.mark.heavy
