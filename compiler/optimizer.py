@@ -43,7 +43,8 @@ def run_passes(
             graph, row = run_pass(step, graph, phase.name, target)
             rows.append(row)
         if standard and phase.name in ("clean", "prune", "quantize"):
-            graph, rows[-1] = gate.judge(before, graph, rows[-1], phase.name)
+            place = _last_change(rows, len(standard))
+            graph, rows[place] = gate.judge(before, graph, rows[place], phase.name)
         for step in own:
             before = graph
             graph, row = run_pass(step, graph, phase.name, target)
@@ -55,6 +56,12 @@ def run_passes(
             mod, row = _run_phase(phase, mod, target)
             rows.append(row)
     return graph, mod, rows
+
+
+def _last_change(rows: list[Row], count: int) -> int:
+    """The row among the last ``count`` that speaks for its phase: the last that changed anything."""
+    places = range(len(rows) - count, len(rows))
+    return max((p for p in places if rows[p].status != "no change"), default=len(rows) - 1)
 
 
 def lowered(
