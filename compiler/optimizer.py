@@ -59,7 +59,7 @@ def run_passes(
 
 
 def _last_change(rows: list[Row], count: int) -> int:
-    """The row among the last ``count`` that speaks for its phase: the last that changed anything."""
+    """The row among the last ``count`` to speak for its phase: the last that changed anything."""
     places = range(len(rows) - count, len(rows))
     return max((p for p in places if rows[p].status != "no change"), default=len(rows) - 1)
 
