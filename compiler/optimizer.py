@@ -16,6 +16,7 @@ from burnish.compiler.stages import Imported
 from burnish.compiler.summary import op_counts
 from burnish.compiler.waterfall import Reading, Row
 from burnish.passes.params import get_params, param_bytes
+from burnish.passes.prune import prune_report
 from burnish.targets.target import CpuTarget
 
 LOWERING = ("lower", "fuse")
@@ -91,7 +92,7 @@ def run_pass(
     same = before == after and (new.same_as(mod) or _equal(new, mod))
     row = Row(name, phase, seconds, before, after, "no change" if same else "applied")
     if name == "PruneWeights":
-        row = replace(row, status="size only")
+        row = replace(row, status="size only", details=prune_report(mod, new).to_dict())
     return new, row
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -176,3 +177,15 @@ def test_the_measuring_itself(imported):
     assert row.before.ms > 0
     assert row.after.ms > 0
     assert quantized(optimized) == (row.status == "applied")
+
+
+def test_pruning_reports_every_mask(tmp_path: Path) -> None:
+    net = torch.nn.Sequential(torch.nn.Linear(16, 8), torch.nn.ReLU(), torch.nn.Linear(8, 4)).eval()
+    compiled = burnish.compile(net, (torch.randn(1, 16),), prune=0.5, do_no_harm=False)
+    found = burnish.load(compiled.save(tmp_path / "m.burnish"))
+    for report in (compiled.report, found.report):
+        row = next(row for row in report.rows if row.name == "PruneWeights")
+        masks = {mask["name"]: mask for mask in row.details["rows"]}
+        assert list(masks) == ["0.weight", "2.weight"]
+        assert masks["0.weight"]["shape"] == [8, 16]
+        assert masks["0.weight"]["zeros"] == 64
