@@ -20,7 +20,8 @@ from tvm import tirx
 from tvm.ir import Expr, Var
 from tvm.tirx import Stmt
 
-from burnish.targets.cpu import loops, maps, rows, tiles
+from burnish.targets.cpu import loops, maps, rows
+from burnish.targets.cpu.tiling import RUN
 from burnish.targets.target import CpuTarget
 
 ATTENTION = "burnish.attention"
@@ -131,8 +132,8 @@ class _Kernel:
             at_scores = lambda task: lambda r, x: [task, r, x]  # noqa: E731
 
         def pack(p: Expr) -> Stmt:
-            rest, panel = _split(p, self.panels)
-            b, h = _split(rest, self.heads)
+            rest, panel = loops.split_two(p, self.panels)
+            b, h = loops.split_two(rest, self.heads)
 
             def element(d: Expr, x: Expr) -> Stmt:
                 at = panel * self.width + x
@@ -147,8 +148,8 @@ class _Kernel:
             )
 
         def task(p: Expr) -> Stmt:
-            rest, tile = _split(p, row_tiles)
-            b, h = _split(rest, self.heads)
+            rest, tile = loops.split_two(p, row_tiles)
+            b, h = loops.split_two(rest, self.heads)
             parts = [] if shared is not None else [loops.allocate(scores)]
             parts.append(self._tile(b, h, tile * self.mr, scores, at_scores(p), packed))
             return loops.seq(*parts)
@@ -349,21 +350,15 @@ class _Kernel:
             )
             return stores if _divides(self.mr, self.m) else loops.branch(first + r < self.m, stores)
 
-        full, rest = loops.divide(n, tiles.RUN)
+        full, rest = loops.divide(n, RUN)
         return loops.seq(
             loops.allocate(acc),
             loops.allocate(total),
             cleared(total),
-            loops.serial(full, lambda c: run(c * tiles.RUN, tiles.RUN), "run"),
-            run(loops.times(full, tiles.RUN), rest),
+            loops.serial(full, lambda c: run(c * RUN, RUN), "run"),
+            run(loops.times(full, RUN), rest),
             loops.unroll(self.mr, out_row, "r"),
         )
-
-
-def _split(flat: Expr, inner: Any) -> tuple[Expr, Expr]:
-    if loops.as_int(inner) == 1:
-        return flat, loops.const(0)
-    return tirx.floordiv(flat, inner), tirx.floormod(flat, inner)
 
 
 def _divides(by: int, extent: Any) -> bool:

@@ -186,3 +186,10 @@ def span(extent: Extent, lanes: int, body: Body) -> Stmt:
     elif known:
         parts.append(vector(known, lambda v: body(start + v)))
     return seq(*parts)
+
+
+def split_two(flat: Expr, inner: Extent) -> tuple[Expr, Expr]:
+    """``flat // inner, flat % inner``."""
+    if as_int(inner) == 1:
+        return flat, const(0)
+    return tirx.floordiv(flat, inner), tirx.floormod(flat, inner)

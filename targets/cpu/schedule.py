@@ -20,23 +20,24 @@ from tvm.tirx import For, ForKind, SeqStmt, Stmt
 
 from burnish.targets.cpu import attention, loops, maps, rows, tiles
 from burnish.targets.cpu.stages import Program, Stage, inlined, loads_of, read_program, walk
+from burnish.targets.cpu.tiling import Tiling, packed_width
 from burnish.targets.cpu.vector_math import vectorized_math
 from burnish.targets.target import CpuTarget
 
 SCHEDULED = "burnish.scheduled"
 """Function attribute of kernels that already are what they should be."""
-DEFAULT_TILING = tiles.Tiling()
+DEFAULT_TILING = Tiling()
 
 
 def alternatives(func: tirx.PrimFunc, target: CpuTarget) -> list[tirx.PrimFunc]:
     """Other register tiles for a kernel with packed weights, for tuning to try; else none."""
     program = read_program(func)
-    if program is None or not any(tiles.packed_width(stage) for stage in program.stages):
+    if program is None or not any(packed_width(stage) for stage in program.stages):
         return []
     found = [schedule(func, target)]
     for outside in (True, False):
         for count in _ROW_CHOICES:
-            new = schedule(func, target, tiles.Tiling(count, outside))
+            new = schedule(func, target, Tiling(count, outside))
             if not any(tvm_ffi.structural_equal(new, known) for known in found):
                 found.append(new)
     return found[1:]
@@ -46,7 +47,7 @@ _ROW_CHOICES = (4, 6, 3, 8, 5, 7, 12, 2)
 
 
 def schedule(
-    func: tirx.PrimFunc, target: CpuTarget, tiling: tiles.Tiling = DEFAULT_TILING
+    func: tirx.PrimFunc, target: CpuTarget, tiling: Tiling = DEFAULT_TILING
 ) -> tirx.PrimFunc:
     """``func`` laid out for ``target``: same parameters, same results.
 
@@ -69,7 +70,7 @@ def schedule(
     )
 
 
-def _emit(program: Program, target: CpuTarget, tiling: tiles.Tiling) -> Stmt:
+def _emit(program: Program, target: CpuTarget, tiling: Tiling) -> Stmt:
     parts: list[Stmt] = []
     position = 0
     spilled: list[Stage] = []
@@ -97,7 +98,7 @@ def _emit(program: Program, target: CpuTarget, tiling: tiles.Tiling) -> Stmt:
     return loops.seq(*[loops.allocate(stage.out) for stage in spilled], *parts)
 
 
-def _alone(program: Program, stage: Stage, target: CpuTarget, tiling: tiles.Tiling) -> Stmt:
+def _alone(program: Program, stage: Stage, target: CpuTarget, tiling: Tiling) -> Stmt:
     if stage.combine is None:
         return maps.emit(program, stage, target)
     tiled = tiles.emit(program, stage, None, target, tiling)

@@ -25,11 +25,11 @@ stored once, with everything fused after it computed on the way out.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from tvm import tirx
 from tvm.ir import Expr, TensorLoad, Var
-from tvm.ir.prim import Add, Mul
+from tvm.ir.prim import Mul
 from tvm.tirx import Stmt
 
 from burnish.targets.cpu import loops, maps
@@ -37,48 +37,23 @@ from burnish.targets.cpu.stages import (
     Iter,
     Program,
     Stage,
-    loads,
-    loads_of,
     replace_loads,
-    same_indices,
-    simplified,
     walk,
+)
+from burnish.targets.cpu.tiling import (
+    RUN,
+    Plan,
+    Tiling,
+    choose_rows,
+    columns_outside_first,
+    plan_tiles,
+    run_axis,
 )
 from burnish.targets.target import CpuTarget
 
 _UNROLLED_STEPS = 64
-RUN = 256
-"""Terms summed in registers before they join the total (rule 6)."""
 _PANEL_TILES = 4
 """Row tiles from which on converting a panel first costs less than converting in each."""
-
-
-@dataclass(frozen=True)
-class Tiling:
-    """Choices of rules 2 and 4 to take instead of the rules' own; for tuning."""
-
-    rows: int | None = None
-    columns_outside: bool | None = None
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """One tiled reduction: ``outer`` x ``row`` x ``column blocks``, and the store after it."""
-
-    main: Stage
-    final: Stage | None
-    outer: tuple[Iter, ...]
-    row: Iter | None
-    block: Iter | None
-    column: Iter
-    width: int
-    lanes: int
-    columns: int
-    tiling: Tiling
-
-    @property
-    def blocks(self) -> int:
-        return -(-self.columns // self.width)
 
 
 def emit(
@@ -89,99 +64,11 @@ def emit(
     tiling: Tiling,
 ) -> Stmt | None:
     """Statement computing ``main`` and, if it can be fused, ``final``; ``None`` if it cannot."""
-    plan = _plan(main, final, target, tiling)
+    plan = plan_tiles(main, final, target, tiling)
     return None if plan is None else _emit(plan, target)
 
 
-def packed_width(stage: Stage) -> int | None:
-    """``NB`` of a reduction over packed weights, which the lowering pass notes on the block."""
-    value = stage.attrs.get("burnish.packed")
-    return None if value is None else int(value)
-
-
-def _plan(main: Stage, final: Stage | None, target: CpuTarget, tiling: Tiling) -> _Plan | None:
-    if main.combine is None or not main.identity() or not main.spatial:
-        return None
-    packed = packed_width(main)
-    iters = list(main.spatial)
-    if packed is not None:
-        if final is None:
-            return None
-        column, block = iters[-1], iters[-2]
-        rest = iters[:-2]
-        columns = final.spatial[-1].size
-        width = packed
-    else:
-        column, block = iters[-1], None
-        rest = iters[:-1]
-        columns = column.size
-        if columns is None:
-            return None
-        width = _width(columns, target)
-    if columns is None:
-        return None
-    row = None
-    outer = list(rest)
-    for position in reversed(range(len(rest))):
-        if rest[position].size != 1:
-            row = outer.pop(position)
-            break
-    if final is not None and not _stores_alike(main, final, packed):
-        return None
-    lanes = min(target.lanes, width)
-    return _Plan(main, final, tuple(outer), row, block, column, width, lanes, columns, tiling)
-
-
-def _width(columns: int, target: CpuTarget) -> int:
-    lanes = target.lanes
-    for vectors in (4, 2, 1):
-        if columns >= vectors * lanes and (columns % (vectors * lanes) == 0 or vectors == 4):
-            return vectors * lanes
-    return min(lanes, columns) if columns < lanes else lanes
-
-
-def _stores_alike(main: Stage, final: Stage, packed: int | None) -> bool:
-    """Whether ``final`` reads ``main`` only at its own element (rule 1)."""
-    if final.combine is not None or not final.identity():
-        return False
-    mine = [it.var for it in final.spatial]
-    expected: list[Expr] = list(mine)
-    if packed is not None:
-        if not mine:
-            return False
-        expected = [*mine[:-1], tirx.floordiv(mine[-1], packed), tirx.floormod(mine[-1], packed)]
-    zeros = {it.var: loops.const(0) for it in final.spatial if it.size == 1}
-    for load in loads_of(final.value, main.out):
-        got = [simplified(loops.substitute(index, zeros)) for index in load.indices]
-        want = [simplified(loops.substitute(index, zeros)) for index in expected]
-        if not same_indices(got, want):
-            return False
-    extents = [it.extent for it in main.spatial]
-    if packed is not None:
-        extents = extents[:-2]
-    theirs = [it.extent for it in final.spatial][: len(extents)]
-    return len(final.spatial) == len(extents) + (1 if packed is not None else 0) and same_indices(
-        extents, theirs
-    )
-
-
-def choose_rows(rows: int | None, vectors: int, registers: int) -> int:
-    """``MR`` by rule 2."""
-    most = max(1, (registers - vectors - 1) // vectors)
-    if rows is None:
-        return max(1, min(most, 8 if vectors <= 2 else 6))
-
-    def cost(mr: int) -> float:
-        def tile(r: int) -> float:
-            return max(r * vectors, r + vectors, 4) + 1 if r else 0
-
-        return (rows // mr) * tile(mr) + tile(rows % mr)
-
-    most = min(most, 16)
-    return min(range(1, most + 1), key=lambda mr: (cost(mr), -mr))
-
-
-def _emit(plan: _Plan, target: CpuTarget) -> Stmt:
+def _emit(plan: Plan, target: CpuTarget) -> Stmt:
     vectors = -(-plan.width // plan.lanes)
     rows: loops.Extent = plan.row.extent if plan.row is not None else 1
     row_count = loops.as_int(rows)
@@ -201,17 +88,17 @@ def _emit(plan: _Plan, target: CpuTarget) -> Stmt:
     tasks = loops.product([outer, row_tiles, plan.blocks])
 
     def tile_at(p: Expr) -> Stmt:
-        if _columns_outside(plan):
-            block, place = split_two(p, loops.product([outer, row_tiles]))
+        if columns_outside_first(plan):
+            block, place = loops.split_two(p, loops.product([outer, row_tiles]))
         else:
-            place, block = split_two(p, plan.blocks)
+            place, block = loops.split_two(p, plan.blocks)
         return _tile_at_place(plan, place, mr, row_count, rows, row_tiles, block)
 
     return maps.parallel_or_serial(tasks, maps.work_of(plan.main), tile_at)
 
 
 def _tile_at_place(
-    plan: _Plan,
+    plan: Plan,
     place: Expr,
     mr: int,
     row_count: int | None,
@@ -220,7 +107,7 @@ def _tile_at_place(
     block: Expr,
 ) -> Stmt:
     """The tile number ``place`` of outer indices by row tiles; the last one may be narrower."""
-    around, tile = split_two(place, row_tiles)
+    around, tile = loops.split_two(place, row_tiles)
     at = loops.split_index(around, [it.extent for it in plan.outer])
     mapping = dict(zip([it.var for it in plan.outer], at, strict=True))
     if row_count is None:
@@ -235,7 +122,7 @@ def _tile_at_place(
     return loops.branch(tile < whole, _tile(plan, mapping, tile * mr, mr, block), last)
 
 
-def _needs_panel(plan: _Plan, places: loops.Extent) -> bool:
+def _needs_panel(plan: Plan, places: loops.Extent) -> bool:
     """Rule 5: weights are computed, and read by enough row tiles to pay for the panel."""
     value = plan.main.value
     if not isinstance(value, Mul) or isinstance(value.b, TensorLoad):
@@ -248,7 +135,7 @@ def _needs_panel(plan: _Plan, places: loops.Extent) -> bool:
 
 
 def _emit_with_panel(
-    plan: _Plan,
+    plan: Plan,
     target: CpuTarget,
     mr: int,
     row_count: int | None,
@@ -289,7 +176,7 @@ def _emit_with_panel(
         return loops.vectors(plan.width, plan.lanes, lane)
 
     def task(p: Expr) -> Stmt:
-        block, chunk = split_two(p, chunks)
+        block, chunk = loops.split_two(p, chunks)
         if known is None or chunks == 1:
             first, count = loops.const(0), places
         else:
@@ -309,35 +196,8 @@ def _emit_with_panel(
     return maps.parallel_or_serial(plan.blocks * chunks, maps.work_of(main), task)
 
 
-def split_two(flat: Expr, inner: loops.Extent) -> tuple[Expr, Expr]:
-    """``flat // inner, flat % inner``."""
-    if loops.as_int(inner) == 1:
-        return flat, loops.const(0)
-    return tirx.floordiv(flat, inner), tirx.floormod(flat, inner)
-
-
-def _columns_outside(plan: _Plan) -> bool:
-    """Rule 4: whether the column blocks are the outermost loop."""
-    if plan.tiling.columns_outside is not None:
-        return plan.tiling.columns_outside
-    sizes = []
-    for load in loads(plan.main.value):
-        size = loops.as_int(loops.product(list(load.source.shape)))
-        if size is None:
-            return True
-        has_column = any(plan.column.var.same_as(v) for v in _variables(load.indices))
-        sizes.append((has_column, size))
-    weights = max((size for has, size in sizes if has), default=0)
-    activations = max((size for has, size in sizes if not has), default=0)
-    return plan.block is not None and weights >= activations
-
-
-def _variables(indices: list[Expr]) -> list[Var]:
-    return [v for index in indices for v in walk(index, Var)]
-
-
 def _tile(
-    plan: _Plan,
+    plan: Plan,
     outer: dict[Var, Expr],
     first_row: Expr,
     mr: int,
@@ -359,7 +219,7 @@ def _tile(
 
 
 def _tile_of(
-    plan: _Plan,
+    plan: Plan,
     outer: dict[Var, Expr],
     first_row: Expr,
     mr: int,
@@ -391,7 +251,7 @@ def _tile_of(
         value = loops.substitute(main.value, mapping)
         return main.combine(acc[r, c], value)
 
-    split = _run_axis(main) if plan.block is not None else None
+    split = run_axis(main) if plan.block is not None else None
     result = acc if split is None else loops.local([mr, computed], str(main.out.dtype), "total")
 
     def cleared(buffer: Var) -> Stmt:
@@ -484,17 +344,3 @@ def _tile_of(
     if result is acc:
         return loops.seq(loops.allocate(acc), cleared(acc), body, write)
     return loops.seq(loops.allocate(acc), loops.allocate(result), cleared(result), body, write)
-
-
-def _run_axis(main: Stage) -> Iter | None:
-    """The loop to cut into runs (rule 6), or ``None`` for sums that are short, or no sums."""
-    total = loops.as_int(loops.product([it.extent for it in main.reduce]))
-    if total is None or total <= RUN * 3 // 2 or not str(main.out.dtype).startswith("float"):
-        return None
-    probe = tirx.Var("probe", str(main.out.dtype))
-    if main.combine is None or not isinstance(main.combine(probe, probe), Add):
-        return None
-    inner = [it for it in main.reduce if not str(it.var.name).startswith("unroll")]
-    if not inner or inner[-1].size is None or inner[-1].size < RUN // 4:
-        return None
-    return inner[-1]

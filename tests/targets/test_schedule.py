@@ -26,7 +26,7 @@ from tvm import relax, te, tirx
 from tvm.ir.prim import Ramp
 from tvm.tirx import For, ForKind
 
-from burnish.targets.cpu import attention, tiles
+from burnish.targets.cpu import attention, tiling
 from burnish.targets.cpu.schedule import SCHEDULED, parallelized, schedule
 from burnish.targets.cpu.stages import walk
 from burnish.targets.target import host, missing_features, parse_target
@@ -45,7 +45,7 @@ def kinds(func: tirx.PrimFunc) -> set[int]:
     registers=st.sampled_from([16, 32]),
 )
 def test_a_tile_fits_the_registers(rows, vectors, registers):
-    mr = tiles.choose_rows(rows, vectors, registers)
+    mr = tiling.choose_rows(rows, vectors, registers)
     assert 1 <= mr <= 16
     assert mr * vectors + vectors + 1 <= registers
 

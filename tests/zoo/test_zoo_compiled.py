@@ -17,6 +17,8 @@ from burnish.compiler.parity import parity
 
 QUICK = ("fashion-cnn", "silero-vad", "dlrm", "tiny-llama")
 PARITY = 1e-4
+AMPLIFIES_NOISE = ("whisper-encoder",)
+"""On random noise, eager itself is up to 8.5e-5 from float64: float64 is the judge there."""
 
 
 def parametrized() -> list[Any]:
@@ -69,16 +71,17 @@ def test_parity_with_the_baseline(name: str) -> None:
     random = [tuple(random_like(x, rng) for x in zoo.example_inputs) for _ in range(3)]
     shapes = [np.shape(x) for x in zoo.example_inputs]
     real = [i for i in zoo.inputs(4) if [np.shape(x) for x in i] == shapes]
-    for inputs in [zoo.example_inputs, *random, *real[:1]]:
+    for inputs in [zoo.example_inputs, *real[:1], *random]:
         expected, got = baseline(*inputs), compiled(*inputs)
         found = parity(_tupled(got), _tupled(expected))
-        if found.rel > PARITY and zoo.baseline == "eager":
+        noise = any(inputs is drawn for drawn in random)
+        if found.rel > PARITY and noise and name in AMPLIFIES_NOISE:
             found = parity(_tupled(got), _tupled(in_float64(zoo.model, inputs)))
         assert found.rel <= PARITY, f"{name}: {found.rel:.2e}"
 
 
 def in_float64(model: torch.nn.Module, inputs: Any) -> Any:
-    """The judge where eager's own rounding takes up the tolerance (noise through Whisper)."""
+    """The judge where eager's own rounding takes up the tolerance."""
     with torch.no_grad():
         exact = copy.deepcopy(model).double()
         wide = [x.double() if x.is_floating_point() else x for x in inputs]
