@@ -1,4 +1,4 @@
-"""What the register tile of one kernel is: rules 1, 2, 4 and 6 of :mod:`burnish.targets.cpu.tiles`."""
+"""The register tile of one kernel: rules 1, 2, 4 and 6 of :mod:`burnish.targets.cpu.tiles`."""
 
 from __future__ import annotations
 
