@@ -1,6 +1,6 @@
 """all-MiniLM-L6-v2: sentences to vectors, judged by human ratings of how alike documents are.
 
-The network is BERT (arXiv:1810.04805) in post-norm form, pooled by the mean over the unmasked
+The network is BERT, pooled by the mean over the unmasked
 tokens and normalized (arXiv:1908.10084); parameter names are those of the published checkpoint.
 """
 
@@ -16,95 +16,26 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load as load_safetensors
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from burnish.models import files
+from burnish.models.bert import Bert, BertShape
 from burnish.models.zoo import Forward, Inputs, Metric, ZooModel, arrays, optional, pick
 
-WIDTH, HEADS, LAYERS, FEED_FORWARD = 384, 12, 6, 1536
-VOCABULARY, POSITIONS, LENGTH = 30522, 512, 128
+SHAPE = BertShape(vocabulary=30522, width=384, layers=6, heads=12, feed_forward=1536)
+LENGTH = 128
 
 
-class Embeddings(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.word_embeddings = nn.Embedding(VOCABULARY, WIDTH)
-        self.position_embeddings = nn.Embedding(POSITIONS, WIDTH)
-        self.token_type_embeddings = nn.Embedding(2, WIDTH)
-        self.LayerNorm = nn.LayerNorm(WIDTH, eps=1e-12)
-
-    def forward(self, input_ids: Tensor) -> Tensor:
-        positions = self.position_embeddings.weight[: input_ids.shape[1]]
-        first_type = self.token_type_embeddings.weight[0]
-        return self.LayerNorm(self.word_embeddings(input_ids) + positions + first_type)
-
-
-class SelfAttention(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.query = nn.Linear(WIDTH, WIDTH)
-        self.key = nn.Linear(WIDTH, WIDTH)
-        self.value = nn.Linear(WIDTH, WIDTH)
-
-    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        batch, length, _ = x.shape
-        split = (batch, length, HEADS, WIDTH // HEADS)
-        q, k, v = (
-            part(x).view(split).transpose(1, 2) for part in (self.query, self.key, self.value)
-        )
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-        return mixed.transpose(1, 2).reshape(batch, length, WIDTH)
-
-
-class Residual(nn.Module):
-    """``LayerNorm(dense(x) + before)``."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.dense = nn.Linear(width, WIDTH)
-        self.LayerNorm = nn.LayerNorm(WIDTH, eps=1e-12)
-
-    def forward(self, x: Tensor, before: Tensor) -> Tensor:
-        return self.LayerNorm(self.dense(x) + before)
-
-
-class Layer(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.attention = nn.ModuleDict({"self": SelfAttention(), "output": Residual(WIDTH)})
-        self.intermediate = nn.ModuleDict({"dense": nn.Linear(WIDTH, FEED_FORWARD)})
-        self.output = Residual(FEED_FORWARD)
-
-    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        x = self.attention["output"](self.attention["self"](x, bias), x)
-        return self.output(F.gelu(self.intermediate["dense"](x)), x)
-
-
-class Encoder(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.ModuleList(Layer() for _ in range(LAYERS))
-
-    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        for layer in self.layer:
-            x = layer(x, bias)
-        return x
-
-
-class MiniLM(nn.Module):
+class MiniLM(Bert):
     """``input_ids, attention_mask [B, T] int64 -> embedding [B, 384]`` of length 1."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.embeddings = Embeddings()
-        self.encoder = Encoder()
+        super().__init__(SHAPE)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        mask = attention_mask.to(torch.float32)
-        bias = (1.0 - mask)[:, None, None, :] * torch.finfo(torch.float32).min
-        x = self.encoder(self.embeddings(input_ids), bias)
-        weights = mask[:, :, None]
+        x = super().forward(input_ids, attention_mask)
+        weights = attention_mask.to(torch.float32)[:, :, None]
         pooled = (x * weights).sum(1) / weights.sum(1).clamp(min=1.0)
         return F.normalize(pooled, dim=1)
 

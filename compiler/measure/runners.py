@@ -136,13 +136,18 @@ class TorchFile(Runner):
     def prepare(self, threads: int) -> None:
         _torch(threads)
 
-    def open(self) -> Bind:
+    def module(self) -> Any:
+        """The module in eval mode."""
         import torch
 
         if self.exported:
-            module = torch.export.load(self.path).module()
-        else:
-            module = torch.load(self.path, weights_only=False).eval()
+            return torch.export.load(self.path).module()
+        return torch.load(self.path, weights_only=False).eval()
+
+    def open(self) -> Bind:
+        import torch
+
+        module = self.module()
 
         def bind(inputs: Sequence[Any]) -> Call:
             tensors = [v if torch.is_tensor(v) or v is None else torch.as_tensor(v) for v in inputs]

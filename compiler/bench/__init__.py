@@ -1,0 +1,1 @@
+"""Models beside every peer, and each time beside the machine's limit."""

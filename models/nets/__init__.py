@@ -1,0 +1,1 @@
+"""Networks as published, without weights: what benchmarks run with random ones."""
