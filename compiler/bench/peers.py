@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,11 +10,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from burnish.compiler.errors import MeasureError
-from burnish.compiler.measure import EagerRunner, OnnxRuntimeRunner, Runner
+from burnish.compiler.measure import EagerRunner, Runner
 from burnish.compiler.measure.runners import Bind, Call, TorchFile
 from burnish.compiler.measure.values import array
-
-Make = Callable[[Any, Path], Runner]
 
 
 class InductorRunner(EagerRunner):
