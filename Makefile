@@ -70,7 +70,11 @@ demo: $(READY) ## the main job on three real models; writes demo-report/report.h
 	$(BIN)/burnish demo --out demo-report
 
 .PHONY: bench
-bench: $(READY) ## every zoo model beside its baseline; wants a quiet machine
+bench: $(READY) ## 19 models beside every peer and the machine's limit; an hour on a quiet machine
+	$(BIN)/burnish bench --out benchmarks/results
+
+.PHONY: bench-zoo
+bench-zoo: $(READY) ## every zoo model beside its baseline; wants a quiet machine
 	$(BIN)/python benchmarks/zoo.py
 
 .PHONY: clean

@@ -39,13 +39,18 @@ def load(name: str) -> Loaded:
     KeyError for an unknown name; the zoo's errors for networks of the zoo.
     """
     if name not in NETS:
-        near = difflib.get_close_matches(name, NETS, n=3, cutoff=0.4)
-        hint = f"near it: {', '.join(near)}" if near else f"known: {', '.join(NETS)}"
-        raise UnknownModel(f"no benchmark network {name!r}; {hint}")
+        raise unknown(name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model, inputs = NETS[name].make()
     return model.eval(), inputs
+
+
+def unknown(name: str) -> UnknownModel:
+    """The error for a name that is not in the benchmark, with the names near it."""
+    near = difflib.get_close_matches(name, NETS, n=3, cutoff=0.4)
+    hint = f"near it: {', '.join(near)}" if near else f"known: {', '.join(NETS)}"
+    return UnknownModel(f"no benchmark network {name!r}; {hint}")
 
 
 def _net(module: str, kind: str, *arguments: Any) -> nn.Module:

@@ -210,13 +210,15 @@ class OnnxFile(Runner):
 
 
 def onnxruntime() -> Any:
-    """The onnxruntime module; MeasureError with the remedy where it is not installed."""
+    """The onnxruntime module, its telemetry off; MeasureError where it is not installed."""
     try:
-        return importlib.import_module("onnxruntime")
+        module = importlib.import_module("onnxruntime")
     except ImportError as error:
         raise MeasureError(
             "onnxruntime, the baseline of ONNX models, is not installed: install burnish[onnx]"
         ) from error
+    module.disable_telemetry_events()
+    return module
 
 
 def onnx_session(model: str | bytes, threads: int) -> Any:

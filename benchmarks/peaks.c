@@ -1,0 +1,1 @@
+../compiler/bench/peaks.c
