@@ -62,7 +62,7 @@ def _is_group(program: Program, group: tuple[Stage, ...], rows: int) -> bool:
     first = next(stage for stage in group if stage.combine is not None)
     lead = [it.extent for it in first.spatial[:rows]]
     for stage in group:
-        if not stage.identity() or len(stage.spatial) < rows:
+        if stage.guards or not stage.identity() or len(stage.spatial) < rows:
             return False
         if any(
             not loops.simplify_equal(a.extent, b)

@@ -19,6 +19,7 @@ from tvm.s_tir import SBlock, SBlockRealize
 from tvm.tirx import For, ForKind, SeqStmt, Stmt
 
 from burnish.targets.cpu import attention, loops, maps, rows, tiles
+from burnish.targets.cpu.padding import without_padding
 from burnish.targets.cpu.stages import Program, Stage, inlined, loads_of, read_program, walk
 from burnish.targets.cpu.tiling import Tiling, packed_width
 from burnish.targets.cpu.vector_math import vectorized_math
@@ -26,6 +27,8 @@ from burnish.targets.target import CpuTarget
 
 SCHEDULED = "burnish.scheduled"
 """Function attribute of kernels that already are what they should be."""
+RULE = "burnish.rule"
+"""Function attribute: the rules that laid a kernel out, in order, joined by ``+``."""
 DEFAULT_TILING = Tiling()
 
 
@@ -58,20 +61,24 @@ def schedule(
         return vectorized_math(func)
     fused = attention.emit(func, target)
     if fused is not None:
-        return vectorized_math(fused).with_attr(SCHEDULED, True)
+        return vectorized_math(fused).with_attr({SCHEDULED: True, RULE: "attention"})
     program = read_program(func)
     if program is None:
-        return vectorized_math(parallelized(func))
-    program = inlined(program)
-    body = _emit(program, target, tiling)
-    attrs = {str(k): v for k, v in attrs.items()}
+        return vectorized_math(parallelized(func)).with_attr(RULE, "own loops")
+    program = without_padding(
+        inlined(program), lambda stage, following: tiles.accepts(stage, following, target, tiling)
+    )
+    body, rules = _emit(program, target, tiling)
+    attrs = {**{str(k): v for k, v in attrs.items()}, RULE: "+".join(dict.fromkeys(rules))}
     return vectorized_math(
         loops.prim_func(program.params, body, {**attrs, "s_tir": True, SCHEDULED: True})
     )
 
 
-def _emit(program: Program, target: CpuTarget, tiling: Tiling) -> Stmt:
+def _emit(program: Program, target: CpuTarget, tiling: Tiling) -> tuple[Stmt, list[str]]:
+    """The kernel's body, and the rules that wrote it, in order."""
     parts: list[Stmt] = []
+    used: list[str] = []
     position = 0
     spilled: list[Stage] = []
     while position < len(program.stages):
@@ -79,6 +86,7 @@ def _emit(program: Program, target: CpuTarget, tiling: Tiling) -> Stmt:
         group = rows.match(program, position)
         if group is not None:
             parts.append(rows.emit(program, group, target))
+            used.append("rows")
             spilled.extend(s for s in group.stages[-1:] if not program.is_output(s))
             position += len(group.stages)
             continue
@@ -87,22 +95,25 @@ def _emit(program: Program, target: CpuTarget, tiling: Tiling) -> Stmt:
             tiled = tiles.emit(program, stage, following, target, tiling)
             if tiled is not None:
                 parts.append(tiled)
+                used.append("tiles")
                 if not program.is_output(following):
                     spilled.append(following)
                 position += 2
                 continue
         if not program.is_output(stage):
             spilled.append(stage)
-        parts.append(_alone(program, stage, target, tiling))
+        part, rule = _alone(program, stage, target, tiling)
+        parts.append(part)
+        used.append(rule)
         position += 1
-    return loops.seq(*[loops.allocate(stage.out) for stage in spilled], *parts)
+    return loops.seq(*[loops.allocate(stage.out) for stage in spilled], *parts), used
 
 
-def _alone(program: Program, stage: Stage, target: CpuTarget, tiling: Tiling) -> Stmt:
+def _alone(program: Program, stage: Stage, target: CpuTarget, tiling: Tiling) -> tuple[Stmt, str]:
     if stage.combine is None:
-        return maps.emit(program, stage, target)
+        return maps.emit(program, stage, target), "maps"
     tiled = tiles.emit(program, stage, None, target, tiling)
-    return tiled if tiled is not None else _fold(stage)
+    return (tiled, "tiles") if tiled is not None else (_fold(stage), "folds")
 
 
 def _fold(stage: Stage) -> Stmt:
@@ -123,7 +134,9 @@ def _fold(stage: Stage) -> Stmt:
                 (var, extent), *others = left
                 return loops.serial(extent, lambda k: over(others, {**done, var: k}))
             value = loops.substitute(stage.value, done)
-            return loops.store(acc, combine(acc[zero], value), [zero])
+            term = loops.store(acc, combine(acc[zero], value), [zero])
+            exists = [loops.substitute(guard.condition, done) for guard in stage.guards]
+            return loops.branch(tirx.all(*exists), term) if exists else term
 
         return loops.seq(
             loops.allocate(acc),

@@ -73,8 +73,24 @@ class Iter:
 
 
 @dataclass(frozen=True)
+class Guard:
+    """Only terms with ``low <= index < high`` belong to a reduction."""
+
+    index: Expr
+    low: Expr
+    high: Expr
+
+    @property
+    def condition(self) -> Expr:
+        return tirx.all(self.index >= self.low, self.index < self.high)
+
+
+@dataclass(frozen=True)
 class Stage:
-    """``out[indices] = value`` over ``spatial``; with ``combine``, folded over ``reduce``."""
+    """``out[indices] = value`` over ``spatial``; with ``combine``, folded over ``reduce``.
+
+    Terms that fail one of the ``guards`` are left out, their ``value`` never evaluated.
+    """
 
     name: str
     out: Var
@@ -85,6 +101,7 @@ class Stage:
     combine: Callable[[Expr, Expr], Expr] | None = None
     init: Expr | None = None
     attrs: dict[str, Any] = field(default_factory=dict)
+    guards: tuple[Guard, ...] = ()
 
     @property
     def iterations(self) -> int | None:

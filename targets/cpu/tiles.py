@@ -20,6 +20,8 @@ stored once, with everything fused after it computed on the way out.
    cache, so that rounding errors grow with the square root of the run and not of the whole.
 7. Reductions short enough to unroll (depthwise, pooling) are, so that overlapping windows share
    loads.
+8. Terms outside the data (padding) are never computed: along axes outside the tile the loops over
+   the window are shortened, along its rows the few tiles at the borders are tiles of their own.
 """
 
 from __future__ import annotations
@@ -33,11 +35,14 @@ from tvm.ir.prim import Mul
 from tvm.tirx import Stmt
 
 from burnish.targets.cpu import loops, maps
+from burnish.targets.cpu.padding import Reach
 from burnish.targets.cpu.stages import (
     Iter,
     Program,
     Stage,
+    loads_of,
     replace_loads,
+    simplified,
     walk,
 )
 from burnish.targets.cpu.tiling import (
@@ -52,6 +57,7 @@ from burnish.targets.cpu.tiling import (
 from burnish.targets.target import CpuTarget
 
 _UNROLLED_STEPS = 64
+_MOST_BORDER_TILES = 4
 _PANEL_TILES = 4
 """Row tiles from which on converting a panel first costs less than converting in each."""
 
@@ -68,12 +74,30 @@ def emit(
     return None if plan is None else _emit(plan, target)
 
 
-def _emit(plan: Plan, target: CpuTarget) -> Stmt:
+def accepts(main: Stage, final: Stage | None, target: CpuTarget, tiling: Tiling) -> bool:
+    """Whether rule 8 can be kept for a reduction with guards."""
+    if final is not None and not loads_of(final.value, main.out):
+        final = None
+    plan = plan_tiles(main, final, target, tiling)
+    if plan is None:
+        return False
+    rows = plan.row.size if plan.row is not None else 1
+    if rows is None:
+        return all(reach.rows is None for reach in plan.reaches)
+    mr = min(_tile_rows(plan, rows, target), rows)
+    return rows == 0 or len(plan.border_tiles(mr, rows)) <= _MOST_BORDER_TILES
+
+
+def _tile_rows(plan: Plan, rows: int | None, target: CpuTarget) -> int:
     vectors = -(-plan.width // plan.lanes)
+    return plan.tiling.rows or choose_rows(rows, vectors, target.registers)
+
+
+def _emit(plan: Plan, target: CpuTarget) -> Stmt:
     rows: loops.Extent = plan.row.extent if plan.row is not None else 1
     row_count = loops.as_int(rows)
     rows = row_count if row_count is not None else rows
-    mr = plan.tiling.rows or choose_rows(row_count, vectors, target.registers)
+    mr = _tile_rows(plan, row_count, target)
     row_tiles: loops.Extent
     if row_count is not None:
         mr = min(mr, row_count)
@@ -106,20 +130,36 @@ def _tile_at_place(
     row_tiles: loops.Extent,
     block: Expr,
 ) -> Stmt:
-    """The tile number ``place`` of outer indices by row tiles; the last one may be narrower."""
+    """The tile number ``place`` of outer indices by row tiles.
+
+    The last one may be narrower, and those at the borders leave terms out (rule 8).
+    """
     around, tile = loops.split_two(place, row_tiles)
     at = loops.split_index(around, [it.extent for it in plan.outer])
     mapping = dict(zip([it.var for it in plan.outer], at, strict=True))
     if row_count is None:
         return _tile(plan, mapping, tile * mr, mr, block, limit=rows)
-    rest = row_count % mr
-    if not rest:
-        return _tile(plan, mapping, tile * mr, mr, block)
-    whole = row_count // mr
-    last = _tile(plan, mapping, loops.const(whole * mr), rest, block)
-    if whole == 0:
-        return last
-    return loops.branch(tile < whole, _tile(plan, mapping, tile * mr, mr, block), last)
+    rest, whole = row_count % mr, row_count // mr
+    borders = plan.border_tiles(mr, row_count)
+    special = sorted({*borders, *([whole] if rest else [])})
+
+    def special_tile(number: int) -> Stmt:
+        return _tile(
+            plan,
+            mapping,
+            loops.const(number * mr),
+            rest if number == whole else mr,
+            block,
+            border=number * mr if number in borders else None,
+        )
+
+    if len(special) == whole + bool(rest):
+        chosen, special = special_tile(special[-1]), special[:-1]
+    else:
+        chosen = _tile(plan, mapping, tile * mr, mr, block)
+    for number in special:
+        chosen = loops.branch(tile.equal(number), special_tile(number), chosen)
+    return chosen
 
 
 def _needs_panel(plan: Plan, places: loops.Extent) -> bool:
@@ -203,18 +243,23 @@ def _tile(
     mr: int,
     block: Expr,
     limit: Expr | None = None,
+    border: int | None = None,
 ) -> Stmt:
-    """One register tile. With ``limit``, rows from it on are read as the last and not stored."""
+    """One register tile. With ``limit``, rows from it on are read as the last and not stored.
+
+    ``border`` is the first row of a tile some of whose terms do not exist.
+    """
     tail = plan.columns % plan.width
     if not tail or plan.blocks == 1:
         width = tail if tail else plan.width
-        return _tile_of(plan, outer, first_row, mr, block, width, limit)
+        return _tile_of(plan, outer, first_row, mr, block, width, limit, border)
     if plan.block is not None:
-        return _tile_of(plan, outer, first_row, mr, block, plan.width, limit, tail)
+        return _tile_of(plan, outer, first_row, mr, block, plan.width, limit, border, tail)
+    last = loops.const(plan.blocks - 1)
     return loops.branch(
         block < plan.blocks - 1,
-        _tile_of(plan, outer, first_row, mr, block, plan.width, limit),
-        _tile_of(plan, outer, first_row, mr, loops.const(plan.blocks - 1), tail, limit),
+        _tile_of(plan, outer, first_row, mr, block, plan.width, limit, border),
+        _tile_of(plan, outer, first_row, mr, last, tail, limit, border),
     )
 
 
@@ -226,16 +271,23 @@ def _tile_of(
     block: Expr,
     stored: int,
     limit: Expr | None,
+    border: int | None,
     tail: int = 0,
 ) -> Stmt:
     main, lanes = plan.main, plan.lanes
+    everything = list(range(mr))
     computed = plan.width if plan.block is not None else stored
     acc = loops.local([mr, computed], str(main.out.dtype), "acc")
 
-    def over_tile(columns: int, body: Callable[[Expr, Expr], Stmt]) -> Stmt:
-        return loops.unroll(
-            mr, lambda r: loops.vectors(columns, lanes, lambda c: body(r, c)), name="r"
-        )
+    def over_tile(
+        columns: int, body: Callable[[Expr, Expr], Stmt], live: list[int] = everything
+    ) -> Stmt:
+        def over_row(r: Expr) -> Stmt:
+            return loops.vectors(columns, lanes, lambda c: body(r, c))
+
+        if len(live) == mr:
+            return loops.unroll(mr, over_row, name="r")
+        return loops.seq(*[over_row(loops.const(r)) for r in live])
 
     def main_at(r: Expr, c: Expr, reduce_at: dict[Var, Expr]) -> Expr:
         mapping = {**outer, **reduce_at}
@@ -264,7 +316,7 @@ def _tile_of(
         )
         return loops.seq(cleared(acc), body, join)
 
-    def in_runs(it: Iter, others: list[Iter], at: dict[Var, Expr]) -> Stmt:
+    def in_runs(it: Iter, others: list[Iter], at: dict[Var, Expr], live: list[int]) -> Stmt:
         size = it.size or 0
         codes = loops.as_int(loops.product([other.extent for other in others])) or 1
         length = max(1, RUN // codes)
@@ -272,7 +324,7 @@ def _tile_of(
         def span(first: Expr, count: int) -> Stmt:
             return run(
                 loops.serial(
-                    count, lambda k: steps(others, {**at, it.var: first + k}, False), name="k"
+                    count, lambda k: steps(others, {**at, it.var: first + k}, False, live), name="k"
                 )
             )
 
@@ -284,23 +336,89 @@ def _tile_of(
             parts.append(span(loops.const(full * length), rest))
         return loops.seq(*parts)
 
-    def steps(left: list[Iter], at: dict[Var, Expr], unrolled: bool) -> Stmt:
+    checked = {
+        reach.k: reach
+        for reach in plan.reaches
+        if reach.k is not None and (border is not None or reach.rows is None)
+    }
+    around = dict(outer)
+    if plan.row is not None:
+        around[plan.row.var] = first_row
+
+    def steps(left: list[Iter], at: dict[Var, Expr], unrolled: bool, live: list[int]) -> Stmt:
         if not left:
-            return over_tile(computed, lambda r, c: loops.store(acc, main_at(r, c, at), [r, c]))
+            return over_tile(
+                computed, lambda r, c: loops.store(acc, main_at(r, c, at), [r, c]), live
+            )
         it, *others = left
         if it is split:
-            return in_runs(it, others, at)
+            return in_runs(it, others, at, live)
         short = it.size is not None and (unrolled or str(it.var.name).startswith("unroll"))
+        reach = checked.get(it.var)
+        if reach is not None:
+            return guarded_steps(reach, it, others, at, unrolled, live)
         make = loops.unroll if short else loops.serial
         return make(
             it.size if it.size is not None else it.extent,
-            lambda k: steps(others, {**at, it.var: k}, unrolled),
+            lambda k: steps(others, {**at, it.var: k}, unrolled, live),
             name="k",
         )
 
+    def guarded_steps(
+        reach: Reach,
+        it: Iter,
+        others: list[Iter],
+        at: dict[Var, Expr],
+        unrolled: bool,
+        live: list[int],
+    ) -> Stmt:
+        """Rule 8 along one axis of the window."""
+        size = it.size or 0
+        if reach.rows is None and not unrolled:
+            first, last = reach.span(around, size)
+            return loops.serial(
+                simplified(last - first),
+                lambda k: steps(others, {**at, it.var: first + k}, unrolled, live),
+                name="k",
+            )
+        parts = []
+        for k in range(size):
+            now = {**at, it.var: loops.const(k)}
+            if reach.rows is None:
+                step = steps(others, now, unrolled, live)
+                parts.append(loops.branch(reach.holds({**around, **now}), step))
+                continue
+            assert border is not None
+            inside = [r for r in live if reach.covers(border + r, k)]
+            if inside:
+                parts.append(steps(others, now, unrolled, inside))
+        return loops.seq(*parts) if parts else tirx.Evaluate(loops.const(0))
+
     total = loops.as_int(loops.product([it.extent for it in main.reduce]))
     small = total is not None and total * mr <= _UNROLLED_STEPS * 2 and total <= _UNROLLED_STEPS
-    body = steps(list(main.reduce), {}, small and plan.block is None)
+    start = everything
+    outside: list[Expr] = []
+    for reach in plan.reaches:
+        if reach.k is not None:
+            continue
+        if reach.rows is None:
+            outside.append(reach.holds(around))
+        elif border is not None:
+            start = [r for r in start if reach.covers(border + r, 0)]
+    unroll = small and plan.block is None
+    body = steps(list(main.reduce), {}, unroll, start)
+    if unroll and border is None and checked:
+        inside = [
+            reach.holds({**around, it.var: loops.const(k)})
+            for it in main.reduce
+            if (reach := checked.get(it.var)) is not None
+            for k in (0, (it.size or 1) - 1)
+        ]
+        checked = {}
+        whole = steps(list(main.reduce), {}, unroll, start)
+        body = loops.branch(tirx.all(*inside), whole, body)
+    if outside:
+        body = loops.branch(tirx.all(*outside), body)
 
     def store_at(r: Expr, c: Expr) -> Stmt:
         column = block * plan.width + c

@@ -9,6 +9,7 @@ from tvm.ir import Expr, Var
 from tvm.ir.prim import Add
 
 from burnish.targets.cpu import loops
+from burnish.targets.cpu.padding import Reach, reaches
 from burnish.targets.cpu.stages import Iter, Stage, loads, loads_of, same_indices, simplified, walk
 from burnish.targets.target import CpuTarget
 
@@ -38,10 +39,25 @@ class Plan:
     lanes: int
     columns: int
     tiling: Tiling
+    reaches: tuple[Reach, ...] = ()
 
     @property
     def blocks(self) -> int:
         return -(-self.columns // self.width)
+
+    def border_tiles(self, mr: int, rows: int) -> list[int]:
+        """Tiles of ``mr`` rows some of whose terms lie outside the data."""
+        of_rows = [reach for reach in self.reaches if reach.rows is not None]
+        sizes = {it.var: it.size or 0 for it in self.main.reduce}
+
+        def whole(row: int) -> bool:
+            return all(
+                reach.covers(row, k)
+                for reach in of_rows
+                for k in ({0, sizes[reach.k] - 1} if reach.k is not None else {0})
+            )
+
+        return sorted({row // mr for row in range(rows) if not whole(row)}) if of_rows else []
 
 
 def packed_width(stage: Stage) -> int | None:
@@ -80,7 +96,12 @@ def plan_tiles(main: Stage, final: Stage | None, target: CpuTarget, tiling: Tili
     if final is not None and not _stores_alike(main, final, packed):
         return None
     lanes = min(target.lanes, width)
-    return Plan(main, final, tuple(outer), row, block, column, width, lanes, columns, tiling)
+    guards = reaches(main, outer, row)
+    if guards is None:
+        return None
+    return Plan(
+        main, final, tuple(outer), row, block, column, width, lanes, columns, tiling, guards
+    )
 
 
 def choose_rows(rows: int | None, vectors: int, registers: int) -> int:
