@@ -411,7 +411,7 @@ def _tile_of(
         inside = [
             reach.holds({**around, it.var: loops.const(k)})
             for it in main.reduce
-            if (reach := checked.get(it.var)) is not None
+            for reach in ([checked[it.var]] if it.var in checked else [])
             for k in (0, (it.size or 1) - 1)
         ]
         checked = {}
