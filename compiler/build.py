@@ -16,6 +16,7 @@ from burnish.compiler import pipeline
 from burnish.compiler.errors import BuildError, wrap_errors
 from burnish.compiler.tune.tasks import task_key
 from burnish.passes.params import get_params, without_params
+from burnish.targets.cpu.lowering import PIPELINE
 from burnish.targets.cpu.schedule import schedule
 from burnish.targets.target import CpuTarget
 
@@ -49,7 +50,9 @@ def build_library(
         bundled = without_params(T.BundleModelParams()(mod))
         finish = tvm.transform.Sequential(list(pipeline.build_passes(scheduled)))
         with tvm.transform.PassContext(opt_level=opt_level):
-            executable = relax.build(bundled, target=target.tvm(), relax_pipeline=finish)
+            executable = relax.build(
+                bundled, target=target.tvm(), relax_pipeline=finish, tir_pipeline=PIPELINE
+            )
         path = folder / "lib.so"
         executable.export_library(str(path))
     return path, names

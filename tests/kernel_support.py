@@ -17,6 +17,7 @@ from burnish.compiler import pipeline
 from burnish.compiler.config import CompileConfig
 from burnish.compiler.optimizer import LOWERING
 from burnish.passes.params import get_params, with_main, with_params, without_params
+from burnish.targets.cpu.lowering import PIPELINE
 from burnish.targets.cpu.schedule import SCHEDULED, schedule
 from burnish.targets.target import CpuTarget, host
 
@@ -118,7 +119,9 @@ def executable(
         finish = tvm.transform.Sequential(list(pipeline.build_passes(scheduled)))
         # Virtual-machine code is not graph IR: no instruments.
         with tvm.transform.PassContext():
-            return relax.build(bundled, target=target.tvm(), relax_pipeline=finish)
+            return relax.build(
+                bundled, target=target.tvm(), relax_pipeline=finish, tir_pipeline=PIPELINE
+            )
 
 
 def build(case: Case, target: CpuTarget | None = None) -> Built:

@@ -89,8 +89,11 @@ class KernelBatch(Runner):
         """The kernel, or the last line of why it could not be built."""
         import tvm
 
+        from burnish.targets.cpu.lowering import PIPELINE
+
         try:
-            return tvm.compile(tvm.ir.load_json(text), tvm.target.Target(self.target))[ENTRY]
+            target = tvm.target.Target(self.target)
+            return tvm.compile(tvm.ir.load_json(text), target, tir_pipeline=PIPELINE)[ENTRY]
         except Exception as error:  # noqa: BLE001 - a search makes kernels of every kind
             return "does not build: " + last_line(error)
 

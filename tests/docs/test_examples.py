@@ -13,7 +13,7 @@ from support import ROOT
 def test_mlp_prune_quantize(capsys: pytest.CaptureFixture[str]) -> None:
     example = runpy.run_path(str(ROOT / "examples" / "mlp_prune_quantize.py"))
     result = example["main"]().to_dict()
-    assert "speed-up" in capsys.readouterr().out
+    assert "gain" in capsys.readouterr().out
     assert result["accuracy"]["baseline"] > 0.95
     assert result["accuracy"]["compiled"] > 0.9
     fp32 = 4 * (784 * 128 + 128 + 128 * 10 + 10)
