@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-import torch
 import tvm
 from kernel_support import Built, Case, lowered, module, normal
 from tvm import relax
