@@ -29,8 +29,12 @@ def require(condition: object, reason: str) -> None:
     pytest.skip(reason)
 
 
-def require_program(name: str) -> str:
-    """The path of a program on PATH, or a skip (a failure under ``BURNISH_CI=1``)."""
+def require_program(name: str, package: str = "") -> str:
+    """The path of a program on PATH, or a skip (a failure under ``BURNISH_CI=1``).
+
+    ``package`` is the Debian package that has it.
+    """
     path = shutil.which(name)
-    require(path, f"the program {name!r} is not on PATH")
+    how = f": apt install {package}" if package else ""
+    require(path, f"the program {name!r} is not on PATH{how}")
     return str(path)
