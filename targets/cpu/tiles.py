@@ -16,8 +16,9 @@ stored once, with everything fused after it computed on the way out.
 5. Weights that must be computed first (integer codes) are converted a column block at a time
    into a panel that stays in the core's cache, once for all row tiles of a task, so that a
    quantized GEMM runs at the speed of a plain one; no copy of the whole weight is made.
-6. Long sums are taken in runs of ``RUN`` terms, each added to a total kept in the first-level
-   cache, so that rounding errors grow with the square root of the run and not of the whole.
+6. Long sums are taken in runs of about ``RUN`` terms, each added to a total kept in the
+   first-level cache, so that rounding errors grow with the square root of the run and not of the
+   whole. The total is no private buffer: with the accumulators it would fill the registers twice.
 7. Reductions short enough to unroll (depthwise, pooling) are, so that overlapping windows share
    loads.
 8. Terms outside the data (padding) are never computed: along axes outside the tile the loops over
@@ -46,7 +47,6 @@ from burnish.targets.cpu.stages import (
     walk,
 )
 from burnish.targets.cpu.tiling import (
-    RUN,
     Plan,
     Tiling,
     choose_rows,
@@ -303,8 +303,8 @@ def _tile_of(
         value = loops.substitute(main.value, mapping)
         return main.combine(acc[r, c], value)
 
-    split = run_axis(main) if plan.block is not None else None
-    result = acc if split is None else loops.local([mr, computed], str(main.out.dtype), "total")
+    split, length = (run_axis(main) if plan.block is not None else None) or (None, 0)
+    result = acc if split is None else loops.workspace([mr, computed], str(main.out.dtype), "total")
 
     def cleared(buffer: Var) -> Stmt:
         return over_tile(computed, lambda r, c: loops.store(buffer, main.init, [r, c]))
@@ -317,10 +317,6 @@ def _tile_of(
         return loops.seq(cleared(acc), body, join)
 
     def in_runs(it: Iter, others: list[Iter], at: dict[Var, Expr], live: list[int]) -> Stmt:
-        size = it.size or 0
-        codes = loops.as_int(loops.product([other.extent for other in others])) or 1
-        length = max(1, RUN // codes)
-
         def span(first: Expr, count: int) -> Stmt:
             return run(
                 loops.serial(
@@ -328,7 +324,7 @@ def _tile_of(
                 )
             )
 
-        full, rest = divmod(size, length)
+        full, rest = divmod(it.size or 0, length)
         parts = []
         if full:
             parts.append(loops.serial(full, lambda b: span(b * length, length), name="run"))
@@ -351,10 +347,10 @@ def _tile_of(
                 computed, lambda r, c: loops.store(acc, main_at(r, c, at), [r, c]), live
             )
         it, *others = left
-        if it is split:
-            return in_runs(it, others, at, live)
         short = it.size is not None and (unrolled or str(it.var.name).startswith("unroll"))
         reach = checked.get(it.var)
+        if it is split and reach is None:
+            return in_runs(it, others, at, live)
         if reach is not None:
             return guarded_steps(reach, it, others, at, unrolled, live)
         make = loops.unroll if short else loops.serial
@@ -372,26 +368,30 @@ def _tile_of(
         unrolled: bool,
         live: list[int],
     ) -> Stmt:
-        """Rule 8 along one axis of the window."""
+        """Rule 8 along one axis of the window; where runs are along it, each step is one."""
         size = it.size or 0
+
+        def step(k: Expr, rows: list[int]) -> Stmt:
+            body = steps(others, {**at, it.var: k}, unrolled, rows)
+            return run(body) if it is split else body
+
         if reach.rows is None and not unrolled:
             first, last = reach.span(around, size)
             return loops.serial(
                 simplified(last - first),
-                lambda k: steps(others, {**at, it.var: first + k}, unrolled, live),
+                lambda k: step(first + k, live),
                 name="k",
             )
         parts = []
         for k in range(size):
-            now = {**at, it.var: loops.const(k)}
             if reach.rows is None:
-                step = steps(others, now, unrolled, live)
-                parts.append(loops.branch(reach.holds({**around, **now}), step))
+                now = {**around, **at, it.var: loops.const(k)}
+                parts.append(loops.branch(reach.holds(now), step(loops.const(k), live)))
                 continue
             assert border is not None
             inside = [r for r in live if reach.covers(border + r, k)]
             if inside:
-                parts.append(steps(others, now, unrolled, inside))
+                parts.append(step(loops.const(k), inside))
         return loops.seq(*parts) if parts else tirx.Evaluate(loops.const(0))
 
     total = loops.as_int(loops.product([it.extent for it in main.reduce]))

@@ -13,7 +13,7 @@ from burnish.targets.cpu.padding import Reach, reaches
 from burnish.targets.cpu.stages import Iter, Stage, loads, loads_of, same_indices, simplified, walk
 from burnish.targets.target import CpuTarget
 
-RUN = 256
+RUN = 512
 """Terms summed in registers before they join the total (rule 6)."""
 
 
@@ -136,18 +136,25 @@ def columns_outside_first(plan: Plan) -> bool:
     return plan.block is not None and weights >= activations
 
 
-def run_axis(main: Stage) -> Iter | None:
-    """The loop to cut into runs (rule 6), or ``None`` for sums that are short, or no sums."""
-    total = loops.as_int(loops.product([it.extent for it in main.reduce]))
-    if total is None or total <= RUN * 3 // 2 or not str(main.out.dtype).startswith("float"):
+def run_axis(main: Stage) -> tuple[Iter, int] | None:
+    """The loop to cut into runs (rule 6) and its steps in a run; ``None`` for short sums.
+
+    It is the innermost loop around which, all loops inside it included, more than half as much
+    again as a run is summed; sums that are no floating point need none.
+    """
+    if not str(main.out.dtype).startswith("float") or main.combine is None:
         return None
     probe = tirx.Var("probe", str(main.out.dtype))
-    if main.combine is None or not isinstance(main.combine(probe, probe), Add):
+    if not isinstance(main.combine(probe, probe), Add):
         return None
-    inner = [it for it in main.reduce if not str(it.var.name).startswith("unroll")]
-    if not inner or inner[-1].size is None or inner[-1].size < RUN // 4:
-        return None
-    return inner[-1]
+    inside = 1
+    for it in reversed(main.reduce):
+        if it.size is None:
+            return None
+        if inside * it.size > RUN * 3 // 2:
+            return it, max(1, RUN // inside)
+        inside *= it.size
+    return None
 
 
 def _width(columns: int, target: CpuTarget) -> int:
