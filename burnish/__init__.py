@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from burnish.compiler.config import CompileConfig, TuneConfig
     from burnish.compiler.driver import build, compile, import_model, optimize, tune
     from burnish.compiler.errors import BurnishError
+    from burnish.compiler.profile.result import Profile
+    from burnish.compiler.profile.run import profile
     from burnish.compiler.registry import (
         register_calibration,
         register_evaluator,
@@ -37,6 +39,7 @@ _WHERE = {
     "Compiled": "burnish.compiler.compiled",
     "Imported": "burnish.compiler.stages",
     "Optimized": "burnish.compiler.stages",
+    "Profile": "burnish.compiler.profile.result",
     "PruneConfig": "burnish.passes.configs",
     "QuantizeConfig": "burnish.passes.configs",
     "TuneConfig": "burnish.compiler.config",
@@ -47,6 +50,7 @@ _WHERE = {
     "import_model": "burnish.compiler.driver",
     "load": "burnish.compiler.artifact",
     "optimize": "burnish.compiler.driver",
+    "profile": "burnish.compiler.profile.run",
     "register_calibration": "burnish.compiler.registry",
     "register_evaluator": "burnish.compiler.registry",
     "register_pass": "burnish.compiler.registry",
@@ -74,6 +78,7 @@ __all__ = [
     "Compiled",
     "Imported",
     "Optimized",
+    "Profile",
     "PruneConfig",
     "QuantizeConfig",
     "TuneConfig",
@@ -85,6 +90,7 @@ __all__ = [
     "load",
     "models",
     "optimize",
+    "profile",
     "register_calibration",
     "register_evaluator",
     "register_pass",

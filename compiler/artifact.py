@@ -7,6 +7,7 @@
     recipe.toml          the resolved configuration
     report.json          what each pass did
     ir.txt               the kernels as text
+    kernels.json         what each kernel does: operations, bytes, the rule that scheduled it
 
 Loading checks the member list, the sizes and the hashes before the library is opened, refuses a
 library for another machine, and writes only into the cache folder. It runs no code but the
@@ -35,15 +36,16 @@ from burnish.compiler import environment
 from burnish.compiler.compiled import Compiled
 from burnish.compiler.config import CompileConfig
 from burnish.compiler.errors import ArtifactError
+from burnish.compiler.profile.kernel import Kernel
 from burnish.compiler.signature import Signature
 from burnish.compiler.stages import Source
 from burnish.compiler.tensors import aligned
 from burnish.compiler.waterfall import Report
 from burnish.targets.target import CpuTarget, missing_features
 
-SCHEMA = 1
+SCHEMA = 2
 MANIFEST = "manifest.json"
-MEMBERS = ("lib.so", "params.safetensors", "recipe.toml", "report.json", "ir.txt")
+MEMBERS = ("lib.so", "params.safetensors", "recipe.toml", "report.json", "ir.txt", "kernels.json")
 _FIXED_DATE = (2020, 1, 1, 0, 0, 0)
 _ZIP_ERRORS = (
     zipfile.BadZipFile,
@@ -75,6 +77,7 @@ def save(compiled: Compiled, path: Path) -> Path:
         "recipe.toml": compiled.recipe.encode(),
         "report.json": json.dumps(compiled.report.to_dict(), sort_keys=True).encode(),
         "ir.txt": compiled.show().encode(),
+        "kernels.json": json.dumps([k.to_dict() for k in compiled.kernels.values()]).encode(),
     }
     manifest = {
         "schema": SCHEMA,
@@ -199,6 +202,7 @@ def _restore(file: Path, manifest: Mapping[str, Any], members: Mapping[str, byte
     if set(order) != set(arrays):
         raise ValueError("the weights are not those of the manifest")
     recipe = members["recipe.toml"].decode()
+    kernels = [Kernel.from_dict(item) for item in json.loads(members["kernels.json"])]
     compiled = Compiled(
         _unpacked(members["lib.so"], manifest["sha256"]["lib.so"]),
         {name: aligned(arrays[name]) for name in order},
@@ -209,6 +213,7 @@ def _restore(file: Path, manifest: Mapping[str, Any], members: Mapping[str, byte
         Source(manifest["source"]["hash"], manifest["source"]["kind"]),
         members["ir.txt"].decode(),
         recipe=recipe,
+        kernels={kernel.name: kernel for kernel in kernels},
     )
     compiled.path = file
     return compiled

@@ -14,10 +14,12 @@ from tvm.relax import transform as T
 
 from burnish.compiler import pipeline
 from burnish.compiler.errors import BuildError, wrap_errors
+from burnish.compiler.profile.kernel import Kernel
+from burnish.compiler.profile.records import kernel_records
 from burnish.compiler.tune.tasks import task_key
 from burnish.passes.params import get_params, without_params
 from burnish.targets.cpu.lowering import PIPELINE
-from burnish.targets.cpu.schedule import schedule
+from burnish.targets.cpu.schedule import RULE, schedule
 from burnish.targets.target import CpuTarget
 
 
@@ -28,8 +30,9 @@ def build_library(
     *,
     opt_level: int = 3,
     best: Mapping[int, tirx.PrimFunc] | None = None,
-) -> tuple[Path, list[str]]:
-    """Write the shared library of a fused module; its path, and the weights' names in order.
+) -> tuple[Path, list[str], dict[str, Kernel]]:
+    """Write the shared library of a fused module; its path, the weights' names in order, and a
+    record of each kernel by name.
 
     ``main`` of the library takes the run-time inputs and one array of all weights. ``best``
     holds schedules to use instead of the default ones, by ``tune.tasks.task_key``.
@@ -40,6 +43,8 @@ def build_library(
         found = chosen.get(task_key(func)) if chosen else None
         if found is None:
             return schedule(func, target)
+        if RULE not in found.attrs:
+            found = found.with_attr(RULE, "tuned")
         symbol = func.attrs.get("global_symbol", None)
         return found if symbol is None else found.with_attr("global_symbol", symbol)
 
@@ -50,12 +55,14 @@ def build_library(
         bundled = without_params(T.BundleModelParams()(mod))
         finish = tvm.transform.Sequential(list(pipeline.build_passes(scheduled)))
         with tvm.transform.PassContext(opt_level=opt_level):
+            ready = finish(bundled)
             executable = relax.build(
-                bundled, target=target.tvm(), relax_pipeline=finish, tir_pipeline=PIPELINE
+                ready, target=target.tvm(), relax_pipeline=None, tir_pipeline=PIPELINE
             )
         path = folder / "lib.so"
         executable.export_library(str(path))
-    return path, names
+        kernels = kernel_records(mod, ready)
+    return path, names, kernels
 
 
 def temporary_folder(owner: object) -> Path:

@@ -15,6 +15,7 @@ import tvm_ffi
 from tvm import relax
 
 from burnish.compiler.config import CompileConfig
+from burnish.compiler.profile.kernel import Kernel
 from burnish.compiler.signature import Signature
 from burnish.compiler.stages import Source
 from burnish.compiler.tensors import InputSlot, address, give
@@ -42,7 +43,8 @@ class Compiled:
     NumPy arrays out; the same nesting. Calls from several threads take turns.
 
     ``report`` tells what each pass did, ``signature`` what it takes and returns, ``params`` maps
-    weight names to arrays as stored, ``path`` is the artifact it was loaded from or saved to.
+    weight names to arrays as stored, ``path`` is the artifact it was loaded from or saved to,
+    ``kernels`` says by name what each kernel does, for a profile.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Compiled:
         ir: str,
         *,
         recipe: str | None = None,
+        kernels: Mapping[str, Kernel] | None = None,
     ) -> None:
         self.library = library
         self.params = dict(params)
@@ -68,6 +71,7 @@ class Compiled:
         self.recipe = recipe if recipe is not None else config.to_toml(drop_unnamed=True)
         self.path: Path | None = None
         self.keep_alive: object = None
+        self.kernels = dict(kernels or {})
         self._ir = ir
         self._machine = relax.VirtualMachine(tvm.runtime.load_module(str(library)), tvm.cpu())
         self._main = self._machine["main"]

@@ -113,7 +113,7 @@ def build(stage: Tuned | Optimized) -> Compiled:
     start = time.perf_counter()
     owner = _Owner()
     folder = temporary_folder(owner)
-    library, names = build_library(
+    library, names, kernels = build_library(
         optimized.mod,
         optimized.target,
         folder,
@@ -131,6 +131,7 @@ def build(stage: Tuned | Optimized) -> Compiled:
         report,
         optimized.source,
         ir_text(optimized.mod),
+        kernels=kernels,
     )
     compiled.keep_alive = owner
     return compiled

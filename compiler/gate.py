@@ -87,7 +87,7 @@ class Variants:
         self._count += 1
         folder = Path(self._folder.name) / str(self._count)
         folder.mkdir()
-        library, names = build_library(
+        library, names, kernels = build_library(
             fused, self.target, folder, opt_level=self.config.opt_level, best=best
         )
         values = get_params(fused)
@@ -100,6 +100,7 @@ class Variants:
             Report(),
             self.source,
             "",
+            kernels=kernels,
         )
         path = artifact.save(compiled, folder / "variant.burnish")
         outputs = compiled(*self.source.example_inputs)

@@ -161,7 +161,7 @@ def test_a_file_of_another_kind(tmp_path, content):
 
 def test_a_zip_of_something_else(tmp_path):
     path = write(tmp_path / "m.burnish", {"a.txt": b"a"})
-    refused(path, "is no artifact: it must hold exactly ir.txt, lib.so, manifest.json")
+    refused(path, "is no artifact: it must hold exactly ir.txt, kernels.json, lib.so")
 
 
 def test_a_member_more_or_less(saved, tmp_path):
@@ -207,7 +207,7 @@ def test_a_truncated_file(saved, tmp_path, share):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"schema": 99}, "has schema 99, this burnish reads 1: compile the model again"),
+        ({"schema": 99}, "has schema 99, this burnish reads 2: compile the model again"),
         ({"schema": None}, "its manifest cannot be read"),
         ({"sha256": None}, "its manifest cannot be read"),
         ({"sha256": {}}, "the hash of lib.so does not match"),

@@ -1,0 +1,133 @@
+"""Taking a profile: a process of its own, calls in turns with and without an instrument."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from burnish.compiler.bench.peaks import Peaks, known_peaks
+from burnish.compiler.compiled import Compiled
+from burnish.compiler.errors import ConfigError
+from burnish.compiler.measure import MeasureService, describe_machine
+from burnish.compiler.measure.load import LoadMeter
+from burnish.compiler.parity import leaves
+from burnish.compiler.profile.kernel import Kernel, external
+from burnish.compiler.profile.paths import module_paths
+from burnish.compiler.profile.recorder import BUILTIN
+from burnish.compiler.profile.result import Line, Profile, limit_of
+from burnish.compiler.profile.runner import ProfileRunner
+
+NAME = "profile"
+
+
+def profile(
+    compiled: Compiled,
+    inputs: Sequence[Any] | Mapping[str, Any] | None = None,
+    *,
+    name: str = "model",
+    threads: int | None = None,
+    rounds: int = 15,
+    budget_s: float = 20.0,
+    peaks: Peaks | None = None,
+) -> Profile:
+    """Where the time of ``compiled(*inputs)`` goes, kernel by kernel.
+
+    ``inputs`` are the example inputs it was compiled with by default. It runs in a process of its
+    own, with ``threads`` threads (those it was built for by default), in ``rounds`` rounds that
+    end early, never before the third, after ``budget_s`` seconds. ``peaks`` are the machine's,
+    measured once and kept by default.
+
+    Raises ConfigError where there are no inputs or kernel records, MeasureError where there is no
+    C compiler or the calls fail.
+    """
+    given = _inputs(compiled, inputs)
+    if not compiled.kernels:
+        raise ConfigError("the model has no kernel records: compile it again with this version")
+    if rounds < 1:
+        raise ConfigError(f"rounds is {rounds}; it must be 1 or more")
+    count = threads or compiled.target.threads
+    limits = peaks or known_peaks(count)
+    with (
+        tempfile.TemporaryDirectory(prefix="burnish-profile-") as folder,
+        MeasureService(count) as service,
+    ):
+        path = _saved(compiled, Path(folder))
+        runner = ProfileRunner(path, rounds=rounds, budget_s=budget_s)
+        loaded = service.open({NAME: runner}, given)[NAME]
+        meter = LoadMeter({loaded.worker.pid})
+        found = service.outputs(NAME, given)
+        load = meter.others()
+    events = json.loads(found["events"].tobytes())
+    stamps = np.asarray(found["stamps"])
+    whole = np.asarray(found["whole"])
+    spent = (stamps[:, :, 1] - stamps[:, :, 0]) / 1e6
+    builtin = np.asarray([event[0].startswith(BUILTIN) for event in events], bool)
+    lines = _lines(compiled.kernels, events, spent, limits)
+    outputs = sum(np.asarray(value).nbytes for _, value in leaves(compiled(*given)))
+    moved = sum(np.asarray(leaf).nbytes for leaf in compiled.signature.flatten(given))
+    return Profile(
+        model=name,
+        calls=tuple(lines),
+        whole_ms=float(np.median(whole)),
+        whole_best_ms=float(whole.min()),
+        machine_ms=float(np.median(spent[:, builtin].sum(axis=1))),
+        io_bytes=compiled.params_bytes + moved + outputs,
+        peaks=limits,
+        machine=describe_machine(count),
+        date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        runs=len(stamps),
+        other_load=load,
+    )
+
+
+def _inputs(compiled: Compiled, inputs: Any) -> tuple[Any, ...]:
+    given = compiled.source.example_inputs if inputs is None else inputs
+    if isinstance(given, Mapping):
+        given = tuple(given[name] for name, _ in compiled.signature.arguments)
+    if not given and compiled.signature.inputs:
+        raise ConfigError("nothing to call the model with: give inputs")
+    return tuple(given)
+
+
+def _saved(compiled: Compiled, folder: Path) -> Path:
+    if compiled.path is not None and compiled.path.is_file():
+        return compiled.path
+    kept = compiled.path
+    path = compiled.save(folder / "model.burnish")
+    compiled.path = kept
+    return path
+
+
+def _lines(
+    kernels: Mapping[str, Kernel], events: Sequence[Any], spent: np.ndarray, peaks: Peaks
+) -> Iterable[Line]:
+    places = [place for place, event in enumerate(events) if not event[0].startswith(BUILTIN)]
+    paths = module_paths([events[place][2] for place in places])
+    for place, path in zip(places, paths, strict=True):
+        name, arguments, weights = events[place]
+        kernel = kernels.get(name)
+        if kernel is None:
+            kernel = external(name, arguments)
+        work = kernel.work(arguments)
+        limit, bound = limit_of(work, kernel.dtype, peaks)
+        yield Line(
+            kernel=name,
+            operators=kernel.operators,
+            rule=kernel.rule,
+            dtype=kernel.dtype,
+            path=path,
+            weights=tuple(weights),
+            shapes=tuple(tuple(shape) for shape in arguments if isinstance(shape, list)),
+            calls=1,
+            ms=float(np.median(spent[:, place])),
+            best_ms=max(float(spent[:, place].min()), 1e-6),
+            work=work,
+            limit_ms=limit,
+            bound=bound,
+        )

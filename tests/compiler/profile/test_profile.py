@@ -1,0 +1,91 @@
+"""Profiles of small networks: what is called, in order; never how fast."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small_nets import Block, Classifier, made
+from torch import nn
+
+import burnish
+from burnish.compiler.bench.peaks import Peaks
+from burnish.compiler.errors import ConfigError
+from burnish.compiler.report.files import finite
+
+PEAKS = Peaks(2, 200.0, None, None, 40.0)
+
+
+@pytest.fixture(scope="module")
+def taken(tmp_path_factory):
+    """A loaded artifact, its compiled model and its profile."""
+    compiled = burnish.compile(made(Classifier), (torch.randn(1, 3, 16, 16),))
+    path = compiled.save(tmp_path_factory.mktemp("net") / "net.burnish")
+    loaded = burnish.load(path)
+    found = burnish.profile(
+        loaded, (np.ones((1, 3, 16, 16), np.float32),), name="net", rounds=1, peaks=PEAKS
+    )
+    return compiled, loaded, found
+
+
+def test_records_live_in_the_artifact(taken):
+    compiled, loaded, _ = taken
+    assert loaded.kernels == compiled.kernels
+    assert {kernel.rule for kernel in loaded.kernels.values()} >= {"tiles", "maps"}
+
+
+def test_calls_come_in_order_with_their_modules(taken):
+    _, _, found = taken
+    convolutions = [line for line in found.calls if "conv2d" in line.operators]
+    assert [line.path for line in convolutions] == [("body", "0"), ("body", "7")]
+    assert convolutions[0].weights[0] == "body.0.weight"
+    assert found.calls[-1].path == ("head",)
+    assert found.calls[-1].shapes[0] == (1, 24)
+    assert all(line.ms > 0 and line.best_ms <= line.ms for line in found.calls)
+    assert found.runs >= 1
+    assert found.io_bytes == taken[1].params_bytes + 4 * 3 * 16 * 16 + 4 * 10
+
+
+def test_profile_as_json(taken):
+    _, _, found = taken
+    data = json.loads(json.dumps(finite(found.to_dict()), allow_nan=False))
+    assert data["schema"] == "burnish.profile/1"
+    shares = sum(line["share"] for line in data["calls"])
+    assert shares + data["between_ms"] / found.total_ms == pytest.approx(1)
+    assert data["kernels"][0]["work"]["flops"] >= 0
+
+
+def test_symbolic_sizes_and_merged_calls():
+    block = made(Block)
+    dynamic = {"tokens": {0: "batch", 1: "n"}, "mask": {0: "batch", 1: "n"}}
+    examples = (torch.zeros(2, 9, dtype=torch.int64), torch.ones(2, 9))
+    compiled = burnish.compile(block, examples, dynamic=dynamic)
+    inputs = {"tokens": torch.zeros(3, 5, dtype=torch.int64), "mask": torch.ones(3, 5)}
+    found = burnish.profile(compiled, inputs, rounds=1, peaks=PEAKS)
+    (attention,) = (line for line in found.calls if line.kernel == "attention")
+    assert attention.work.flops == 2 * 2 * 3 * 4 * 5 * 5 * 8
+    assert found.table(least=0).row_count == len(found.kernels) + 2
+    assert found.table(least=0, calls=True).row_count == len(found.calls) + 2
+
+
+def test_a_profile_leaves_the_model_as_it_was(tmp_path: Path):
+    compiled = burnish.compile(nn.Linear(4, 3).eval(), (torch.ones(1, 4),))
+    before = compiled(torch.ones(1, 4))
+    found = burnish.profile(compiled, rounds=1, peaks=PEAKS)
+    assert [line.operators for line in found.calls] == [("gemm", "add")]
+    assert compiled.path is None
+    assert torch.equal(compiled(torch.ones(1, 4)), before)
+
+
+def test_refusals():
+    compiled = burnish.compile(nn.Linear(4, 3).eval(), (torch.ones(1, 4),))
+    with pytest.raises(ConfigError, match="nothing to call the model with: give inputs"):
+        burnish.profile(compiled, ())
+    with pytest.raises(ConfigError, match="rounds is 0; it must be 1 or more"):
+        burnish.profile(compiled, rounds=0)
+    compiled.kernels = {}
+    with pytest.raises(ConfigError, match="no kernel records: compile it again"):
+        burnish.profile(compiled)
