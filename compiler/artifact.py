@@ -11,7 +11,8 @@
 
 Loading checks the member list, the sizes and the hashes before the library is opened, refuses a
 library for another machine, and writes only into the cache folder. It runs no code but the
-library's: load only artifacts you trust.
+library's: load only artifacts you trust. A model compiled for ``cpu`` with no number of threads
+takes that of the machine it is loaded on.
 """
 
 from __future__ import annotations
@@ -41,9 +42,9 @@ from burnish.compiler.signature import Signature
 from burnish.compiler.stages import Source
 from burnish.compiler.tensors import aligned
 from burnish.compiler.waterfall import Report
-from burnish.targets.target import CpuTarget, missing_features
+from burnish.targets.target import CpuTarget, host_threads, missing_features
 
-SCHEMA = 2
+SCHEMA = 3
 MANIFEST = "manifest.json"
 MEMBERS = ("lib.so", "params.safetensors", "recipe.toml", "report.json", "ir.txt", "kernels.json")
 _FIXED_DATE = (2020, 1, 1, 0, 0, 0)
@@ -203,12 +204,15 @@ def _restore(file: Path, manifest: Mapping[str, Any], members: Mapping[str, byte
         raise ValueError("the weights are not those of the manifest")
     recipe = members["recipe.toml"].decode()
     kernels = [Kernel.from_dict(item) for item in json.loads(members["kernels.json"])]
+    config = CompileConfig.from_toml_text(recipe)
+    if target.name == "cpu" and config.threads is None:
+        target = target.with_threads(host_threads())
     compiled = Compiled(
         _unpacked(members["lib.so"], manifest["sha256"]["lib.so"]),
         {name: aligned(arrays[name]) for name in order},
         Signature.from_dict(manifest["signature"]),
         target,
-        CompileConfig.from_toml_text(recipe),
+        config,
         Report.from_dict(json.loads(members["report.json"])),
         Source(manifest["source"]["hash"], manifest["source"]["kind"]),
         members["ir.txt"].decode(),

@@ -11,6 +11,7 @@ from pathlib import Path
 import tvm
 from tvm import relax, tirx
 from tvm.relax import transform as T
+from tvm.support import cc
 
 from burnish.compiler import pipeline
 from burnish.compiler.errors import BuildError, wrap_errors
@@ -18,6 +19,7 @@ from burnish.compiler.profile.kernel import Kernel
 from burnish.compiler.profile.records import kernel_records
 from burnish.compiler.tune.tasks import task_key
 from burnish.passes.params import get_params, without_params
+from burnish.targets.cpu import pool
 from burnish.targets.cpu.lowering import PIPELINE
 from burnish.targets.cpu.schedule import RULE, schedule
 from burnish.targets.target import CpuTarget
@@ -57,10 +59,14 @@ def build_library(
         with tvm.transform.PassContext(opt_level=opt_level):
             ready = finish(bundled)
             executable = relax.build(
-                ready, target=target.tvm(), relax_pipeline=None, tir_pipeline=PIPELINE
+                pool.announce_iterations(ready) if pool.AVAILABLE else ready,
+                target=target.tvm(),
+                relax_pipeline=None,
+                tir_pipeline=PIPELINE,
             )
         path = folder / "lib.so"
-        executable.export_library(str(path))
+        linked = [str(pool.compile_pool(cc.get_cc(), folder))] if pool.AVAILABLE else []
+        executable.export_library(str(path), addons=linked)
         kernels = kernel_records(mod, ready)
     return path, names, kernels
 

@@ -14,6 +14,7 @@ import tvm
 import tvm_ffi
 from tvm import relax
 
+from burnish.compiler import threads
 from burnish.compiler.config import CompileConfig
 from burnish.compiler.profile.kernel import Kernel
 from burnish.compiler.signature import Signature
@@ -21,19 +22,6 @@ from burnish.compiler.stages import Source
 from burnish.compiler.tensors import InputSlot, address, give
 from burnish.compiler.waterfall import Report
 from burnish.targets.target import CpuTarget
-
-_pool_lock = threading.Lock()
-_pool_threads = int(os.environ.get("TVM_NUM_THREADS", "1"))
-_ANY_CORE = -3
-
-
-def use_threads(threads: int) -> None:
-    """Give TVM's pool this many threads; the pool is one for the process."""
-    global _pool_threads
-    with _pool_lock:
-        if threads != _pool_threads:
-            tvm.get_global_func("runtime.config_threadpool")(_ANY_CORE, threads)
-            _pool_threads = threads
 
 
 class Compiled:
@@ -73,7 +61,9 @@ class Compiled:
         self.keep_alive: object = None
         self.kernels = dict(kernels or {})
         self._ir = ir
-        self._machine = relax.VirtualMachine(tvm.runtime.load_module(str(library)), tvm.cpu())
+        loaded = tvm.runtime.load_module(str(library))
+        self._use_threads = threads.adopt(loaded)
+        self._machine = relax.VirtualMachine(loaded, tvm.cpu())
         self._main = self._machine["main"]
         self._weights = tvm_ffi.convert(list(self.params.values()))
         self._addresses = {address(value) for value in self.params.values()}
@@ -95,7 +85,7 @@ class Compiled:
             self.signature.check(leaves)
             self._seen.add(key)
         with self._lock:
-            use_threads(self.target.threads)
+            self._use_threads(self.target.threads)
             tensors = [slot.take(leaf) for slot, leaf in zip(self._slots, leaves, strict=True)]
             result = self._main(*tensors, self._weights)
             outputs = [result] if isinstance(result, tvm.runtime.Tensor) else list(result)

@@ -74,7 +74,7 @@ class CompileConfig:
     ``"int4"``, ``"w4g32"``, ``tune=64`` (trials); so is a mapping of their fields.
 
     ``precision``   what floats are computed in; "fp32" is the one known.
-    ``threads``     CPU threads; ``None`` takes every core this process may run on.
+    ``threads``     CPU threads; ``None``: ``$BURNISH_THREADS``, else every usable core.
     ``opt_level``   0 to 3, as TVM's pass context takes it.
     ``passes``      extra passes: a registered name, or a pair (name or pass, phase).
     ``calibration`` input tuples of real data, or the name of a registered set.

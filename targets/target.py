@@ -60,9 +60,32 @@ def _tvm_target(
     return tvm.target.Target(spec)
 
 
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+
+
 def host_threads() -> int:
-    """Cores this process may run on, at least 1."""
-    return max(1, len(os.sched_getaffinity(0)))
+    """Threads of a model that asks for none: ``$BURNISH_THREADS``, else :func:`usable_cores`.
+
+    Raises ``ValueError`` for a variable that is no whole number of 1 or more.
+    """
+    given = os.environ.get("BURNISH_THREADS", "")
+    if not given:
+        return usable_cores()
+    if not given.isdecimal() or int(given) == 0:
+        raise ValueError(f"BURNISH_THREADS must be a whole number of 1 or more, got {given!r}")
+    return int(given)
+
+
+def usable_cores() -> int:
+    """Cores this process may run on, as its affinity and its control group's quota say."""
+    cores = len(os.sched_getaffinity(0))
+    try:
+        quota, period = _QUOTA.read_text().split()
+        if quota != "max":
+            cores = min(cores, -(-int(quota) // int(period)))
+    except (OSError, ValueError):
+        pass  # no control group, or one of the first version: the affinity alone counts
+    return max(1, cores)
 
 
 @functools.cache
@@ -78,11 +101,15 @@ def _host_caches() -> tuple[int, int, int]:
     return sizes[1], sizes[2], sizes[3]
 
 
-@functools.cache
 def host() -> CpuTarget:
     """The CPU this process runs on."""
+    return _host(host_threads())
+
+
+@functools.cache
+def _host(threads: int) -> CpuTarget:
     mcpu = str(codegen.llvm_get_system_cpu())
-    target = _describe(CpuTarget(mcpu=mcpu, threads=host_threads()))
+    target = _describe(CpuTarget(mcpu=mcpu, threads=threads))
     l1, l2, l3 = _host_caches()
     return replace(target, l1=l1 or target.l1, l2=l2 or target.l2, l3=l3 or target.l3)
 

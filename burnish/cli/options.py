@@ -50,7 +50,8 @@ Quantize = Annotated[
 ]
 Tune = Annotated[int | None, typer.Option(metavar="TRIALS", help="Search for faster schedules.")]
 Threads = Annotated[
-    int | None, typer.Option(metavar="N", help="CPU threads; every usable core by default.")
+    int | None,
+    typer.Option(metavar="N", help="CPU threads; by default BURNISH_THREADS, else every core."),
 ]
 Dynamic = Annotated[
     list[str] | None,

@@ -35,13 +35,11 @@ class ProfileRunner(ArtifactRunner):
         return lambda inputs: self._profile(compiled, inputs)
 
     def _profile(self, compiled: Any, inputs: Sequence[Any]) -> Call:
-        from burnish.compiler.compiled import use_threads
         from burnish.compiler.profile.recorder import Recorder
         from burnish.compiler.tensors import InputSlot
 
-        compiled(*inputs)
+        compiled(*inputs)  # it gives the library, which the recorder loads again, its threads
         leaves = [np.asarray(leaf) for leaf in compiled.signature.flatten(inputs)]
-        use_threads(self.threads)
         recorder = Recorder(compiled, [InputSlot().take(leaf) for leaf in leaves])
 
         def call() -> dict[str, Any]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+import textwrap
 import threading
 
 import numpy as np
@@ -229,7 +232,43 @@ def test_the_number_of_threads_is_that_of_the_setting(mlp, threads):
     assert compiled.target.threads == threads
     assert compiled.config.threads == threads
     close(compiled(X), eager(mlp, X))
-    assert tvm.get_global_func("runtime.NumThreads")() == threads
+
+
+def test_threads_are_no_more_than_those_of_the_setting(tmp_path):
+    code = """
+    import sys, torch, burnish
+    from pathlib import Path
+    net, x = torch.nn.Linear(512, 512).eval(), torch.randn(64, 512)
+    for threads in (1, 3):
+        model = burnish.compile(net, (x,), threads=threads)
+        torch.testing.assert_close(model(x), net(x).detach(), rtol=1e-4, atol=1e-4)
+        names = [(t / "comm").read_text().strip() for t in Path("/proc/self/task").iterdir()]
+        print(names.count("burnish"))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["0", "2"]
+
+
+def test_the_environment_says_the_threads_where_nothing_else_does(mlp, monkeypatch, tmp_path):
+    monkeypatch.setenv("BURNISH_THREADS", "3")
+    compiled = burnish.compile(mlp, (X,))
+    assert compiled.target.threads == 3
+    assert burnish.compile(mlp, (X,), threads=1).target.threads == 1
+    file = compiled.save(tmp_path / "net.burnish")
+    monkeypatch.setenv("BURNISH_THREADS", "2")
+    loaded = burnish.load(file)
+    assert loaded.target.threads == 2
+    close(loaded(X), eager(mlp, X))
+
+
+@pytest.mark.parametrize("given", ["0", "-1", "many", "1.5"])
+def test_a_wrong_number_of_threads_in_the_environment_is_refused(mlp, monkeypatch, given):
+    monkeypatch.setenv("BURNISH_THREADS", given)
+    said = f"BURNISH_THREADS must be a whole number of 1 or more, got {given!r}"
+    with pytest.raises(TargetError, match=re.escape(said)):
+        burnish.compile(mlp, (X,))
 
 
 # -- stages --------------------------------------------------------------------------------------

@@ -80,11 +80,29 @@ def test_only_instruction_sets_can_be_missing():
 
 
 def test_caches_fall_back_where_the_kernel_reports_none(monkeypatch):
-    host.cache_clear()
+    targets._host.cache_clear()
     monkeypatch.setattr(targets, "_host_caches", lambda: (0, 0, 0))
     cpu = host()
-    host.cache_clear()
+    targets._host.cache_clear()
     assert (cpu.l1, cpu.l2, cpu.l3) == (CpuTarget.l1, CpuTarget.l2, CpuTarget.l3)
+
+
+@pytest.mark.parametrize(
+    ("quota", "cores"),
+    [
+        ("max 100000", 64),
+        ("150000 100000", 2),
+        ("1000 100000", 1),
+        ("9900000 100000", 64),
+        ("", 64),
+    ],
+)
+def test_a_quota_of_processor_time_counts_as_cores(monkeypatch, tmp_path, quota, cores):
+    monkeypatch.setattr(targets.os, "sched_getaffinity", lambda _pid: set(range(64)))
+    monkeypatch.setattr(targets, "_QUOTA", tmp_path / "cpu.max")
+    assert targets.usable_cores() == 64
+    (tmp_path / "cpu.max").write_text(quota)
+    assert targets.usable_cores() == cores
 
 
 def test_memory_is_counted_in_bytes():

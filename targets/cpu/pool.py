@@ -1,0 +1,54 @@
+"""The thread pool that is linked into every library: ``pool.c`` and how kernels speak to it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import tvm_ffi
+import tvm_ffi.libinfo
+from tvm import tirx
+from tvm.tirx import Evaluate, For, ForKind, SeqStmt, Stmt
+
+SOURCE = Path(__file__).with_name("pool.c")
+AVAILABLE = sys.platform == "linux"
+"""Whether the pool is written for this system; elsewhere libraries keep TVM's."""
+
+JOIN, THREADS = "burnish_join_pool", "burnish_threads"
+"""Names of the functions a library has beside its kernels; see ``pool.c``."""
+
+
+def compile_pool(compiler: str, folder: Path) -> Path:
+    """The object file of the pool, for linking into a library.
+
+    Raises ``RuntimeError`` with what the compiler said.
+    """
+    path = folder / "pool.o"
+    include = (tvm_ffi.libinfo.find_include_path(), tvm_ffi.libinfo.find_dlpack_include_path())
+    command = [compiler, "-x", "c", "-std=gnu11", "-O2", "-fPIC", "-fvisibility=hidden", "-pthread"]
+    command += [f"-I{folder}" for folder in include]
+    done = subprocess.run(
+        [*command, "-c", str(SOURCE), "-o", str(path)], capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"{compiler} does not compile {SOURCE.name}:\n{done.stderr.strip()}")
+    return path
+
+
+@tirx.transform.prim_func_pass(opt_level=0, name="AnnounceIterations")
+def announce_iterations(func: tirx.PrimFunc, _mod: Any, _ctx: Any) -> tirx.PrimFunc:
+    """Tell the pool the iterations of each parallel loop just before it is launched.
+
+    TVM's launch does not carry them, and the pool cuts a loop by them. Only for libraries that
+    the pool is linked into.
+    """
+
+    def announced(loop: For) -> Stmt:
+        if loop.kind != ForKind.PARALLEL:
+            return loop
+        extent = loop.extent if loop.extent.ty.dtype == "int64" else tirx.Cast("int64", loop.extent)
+        return SeqStmt([Evaluate(tirx.call_extern("int32", "burnish_iterations", extent)), loop])
+
+    return func.with_body(tvm_ffi.structural_map(func.body, [(For, announced)], order="post"))
