@@ -9,7 +9,10 @@ from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from burnish.passes.graph import op_name
+from burnish.passes.packed import MOST_MERGED
 from burnish.passes.rewrite import rewritten
+from burnish.passes.transposed import Transposed
+from burnish.passes.weight_views import weight_views
 
 TO_LAST = (0, 2, 3, 1)
 TO_FIRST = (0, 3, 1, 2)
@@ -18,7 +21,7 @@ TO_FIRST = (0, 3, 1, 2)
 @tvm.transform.module_pass(opt_level=0, name="WidenConv1d")
 @dataclass(frozen=True)
 class WidenConv1d:
-    """Rewrite ``conv1d`` in NCW to ``conv2d`` in NCHW with a height of 1; exact."""
+    """Rewrite ``conv1d`` and ``conv1d_transpose`` in NCW to those in NCHW, of height 1; exact."""
 
     def transform_module(self, mod: tvm.IRModule, _ctx: object) -> tvm.IRModule:
         return rewritten(mod, _Widen)
@@ -28,21 +31,26 @@ class WidenConv1d:
 class _Widen(PyExprMutator):
     def visit_call_(self, call: relax.Call) -> relax.Expr:
         call = super().visit_call_(call)
-        if op_name(call) != "relax.nn.conv1d":
+        name, attrs = op_name(call), call.attrs
+        if name not in ("relax.nn.conv1d", "relax.nn.conv1d_transpose"):
             return call
-        attrs = call.attrs
-        if (str(attrs.data_layout), str(attrs.kernel_layout)) != ("NCW", "OIW"):
+        transposed = name == "relax.nn.conv1d_transpose"
+        layouts = ("NCW", "IOW" if transposed else "OIW")
+        if (str(attrs.data_layout), str(attrs.kernel_layout)) != layouts:
             return call
         x, w = (self.builder_.emit(relax.op.expand_dims(arg, 2)) for arg in call.args)
         padding = [int(p) for p in attrs.padding]
-        y = relax.op.nn.conv2d(
-            x,
-            w,
-            strides=[1, int(attrs.strides[0])],
-            padding=[0, padding[0], 0, padding[-1]],
-            dilation=[1, int(attrs.dilation[0])],
-            groups=int(attrs.groups),
-        )
+        shape = {
+            "strides": [1, int(attrs.strides[0])],
+            "padding": [0, padding[0], 0, padding[-1]],
+            "dilation": [1, int(attrs.dilation[0])],
+            "groups": int(attrs.groups),
+        }
+        if transposed:
+            extra = [0, int(attrs.output_padding[0])]
+            y = relax.op.nn.conv2d_transpose(x, w, output_padding=extra, **shape)
+        else:
+            y = relax.op.nn.conv2d(x, w, **shape)
         return relax.op.squeeze(self.builder_.emit(y), [2])
 
 
@@ -51,6 +59,8 @@ class _Widen(PyExprMutator):
 class PutChannelsLast:
     """Rewrite ``conv2d`` in NCHW to NHWC with weights OHWI, between transposes; exact.
 
+    ``conv2d_transpose`` too, weights left as they are, where
+    :class:`~burnish.passes.pack_weights.PackWeights` will take it.
     :class:`~burnish.passes.sink_transposes.SinkTransposes` then moves the transposes together.
     """
 
@@ -60,8 +70,15 @@ class PutChannelsLast:
 
 @mutator
 class _Last(PyExprMutator):
+    def __init__(self, mod: tvm.IRModule) -> None:
+        super().__init__(mod)
+        self.views = weight_views(mod)
+
     def visit_call_(self, call: relax.Call) -> relax.Expr:
+        transposed = op_name(call) == "relax.nn.conv2d_transpose" and self._packable(call)
         call = super().visit_call_(call)
+        if transposed:
+            return self._transposed(call)
         if op_name(call) != "relax.nn.conv2d":
             return call
         attrs = call.attrs
@@ -77,6 +94,35 @@ class _Last(PyExprMutator):
             groups=int(attrs.groups),
             data_layout="NHWC",
             kernel_layout="OHWI",
+        )
+        return relax.op.permute_dims(self.builder_.emit(y), list(TO_FIRST))
+
+    def _packable(self, call: relax.Call) -> bool:
+        view = self.views.get(call.args[1]) if isinstance(call.args[1], relax.Var) else None
+        attrs = call.attrs
+        if view is None or view.dense is None or str(view.dense.dtype) != "float32":
+            return False
+        if (str(attrs.data_layout), str(attrs.kernel_layout)) != ("NCHW", "IOHW"):
+            return False
+        if str(call.args[0].ty.dtype) != "float32":
+            return False
+        groups = int(attrs.groups)
+        shape = Transposed.of(attrs, (view.shape[2], view.shape[3]))
+        return shape is not None and (groups == 1 or groups <= MOST_MERGED)
+
+    def _transposed(self, call: relax.Call) -> relax.Expr:
+        attrs = call.attrs
+        x = self.builder_.emit(relax.op.permute_dims(call.args[0], list(TO_LAST)))
+        y = relax.op.nn.conv2d_transpose(
+            x,
+            call.args[1],
+            strides=[int(s) for s in attrs.strides],
+            padding=[int(p) for p in attrs.padding],
+            output_padding=[int(p) for p in attrs.output_padding],
+            dilation=[int(d) for d in attrs.dilation],
+            groups=int(attrs.groups),
+            data_layout="NHWC",
+            kernel_layout="IOHW",
         )
         return relax.op.permute_dims(self.builder_.emit(y), list(TO_FIRST))
 

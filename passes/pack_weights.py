@@ -20,6 +20,7 @@ from burnish.passes.params import (
     with_main,
     with_params,
 )
+from burnish.passes.transposed import Transposed, conv2d_transpose
 from burnish.passes.weight_views import WeightView, weight_views
 
 _OUT_FUSABLE = 4
@@ -31,10 +32,13 @@ class PackWeights:
     """Store each weight as its kernel reads it, and make the kernels.
 
     1. ``matmul(x, w)`` with a two-dimensional weight: a packed GEMM over the last axis of ``x``.
-    2. ``conv2d(x, w)`` in NHWC: a direct convolution, groups in blocks of output channels.
+    2. ``conv2d(x, w)`` in NHWC: a direct convolution, groups in blocks of output channels;
+       groups narrower than a vector are joined to blocks, with zeros between them.
     3. ``conv2d`` with one input channel a group: a depthwise convolution, weights ``[H, W, C]``.
     4. ``take(w, i)`` on rows of a weight that rule 1 packs reads the packed form, so that a tied
        embedding is stored once.
+    5. ``conv2d_transpose(x, w)`` in NHWC: one plain convolution for all phases, see
+       :mod:`burnish.passes.transposed`.
 
     A weight keeps its name; one that is also read plainly keeps both forms, the packed one as
     ``name~packed``. ``lanes`` is the vector width of the target in float32.
@@ -66,6 +70,8 @@ class _Rewriter(PyExprMutator):
             lowered = self._matmul(call)
         elif name == "relax.nn.conv2d":
             lowered = self._conv2d(call)
+        elif name == "relax.nn.conv2d_transpose":
+            lowered = self._conv2d_transpose(call)
         elif name == "relax.take":
             lowered = self._take(call)
         return super().visit_call_(call) if lowered is None else lowered
@@ -132,13 +138,52 @@ class _Rewriter(PyExprMutator):
         window = kernels.Window.of(attrs, (kh, kw))
         if groups > 1 and depth == 1 and channels == groups:
             return self._depthwise(view, x, window)
-        per_group = channels // groups
-        width = packed.choose_width(per_group, self.lanes)
-        if groups > 1 and per_group % width:
+        form = self._grouped(view, groups)
+        if form is None:
             return None
-        weight, variables = self._pack(view, "conv", self._make(view), width)
+        weight, variables, groups = form
         make = kernels.conv2d(weight, window, groups)
         return self._call(make, self.visit_expr(x), variables, "conv2d")
+
+    def _grouped(
+        self,
+        view: WeightView,
+        groups: int,
+        form: str = "conv",
+        arranged: Callable[[np.ndarray], np.ndarray] = lambda array: array,
+    ) -> tuple[packed.PackedWeight, list[relax.Var], int] | None:
+        """A weight that ``arranged`` makes [O, H, W, I / groups], packed, and its groups then."""
+        if groups == 1 and view.codes is not None:
+            width = packed.choose_width(view.shape[0], self.lanes)
+            return *self._pack(view, form, self._make(view), width), 1
+        if view.codes is not None:
+            width = packed.exact_width(view.shape[0] // groups, self.lanes)
+            return width and (*self._pack(view, form, self._make(view), width), groups)
+        array = arranged(view.array())
+        merged = packed.merged_groups(array, groups, self.lanes) if groups > 1 else (array, 1)
+        if merged is None:
+            return None
+        array, groups = merged
+        width = packed.exact_width(array.shape[0] // groups, self.lanes) if groups > 1 else None
+        if width is None:
+            width = packed.choose_width(array.shape[0], self.lanes)
+        pack = self._pack(view, form, lambda width: packed.pack_dense(array, width), width)
+        return *pack, groups
+
+    def _conv2d_transpose(self, call: relax.Call) -> relax.Expr | None:
+        """Rule 5; the layout says that :class:`PutChannelsLast` has seen it."""
+        view, attrs = self._view(call.args[1]), call.attrs
+        if view is None or str(attrs.data_layout) != "NHWC":
+            return None
+        shape = Transposed.of(attrs, (view.shape[2], view.shape[3]))
+        form = shape and self._grouped(
+            view, shape.groups, f"transposed {attrs.strides} {attrs.dilation}", shape.by_phase
+        )
+        if not shape or not form:
+            return None
+        weight, variables, groups = form
+        make = conv2d_transpose(weight, shape, groups)
+        return self._call(make, self.visit_expr(call.args[0]), variables, "conv2d_transpose")
 
     def _depthwise(self, view: WeightView, x: relax.Expr, window: kernels.Window) -> relax.Expr:
         def make(_width: int) -> packed.PackedWeight:

@@ -51,6 +51,37 @@ def choose_width(channels: int, lanes: int) -> int:
     return next(nb for nb in candidates if padded[nb] <= least * 1.1)
 
 
+MOST_MERGED = 16
+"""Groups that may share a block: each computes as many products with zeros as it has partners."""
+
+
+def merged_groups(weight: np.ndarray, groups: int, lanes: int) -> tuple[np.ndarray, int] | None:
+    """[O, H, W, I / groups] -> the same convolution in fewer groups, each whole vectors wide.
+
+    Groups that share a vector of output channels become one, with zeros where a channel does not
+    read another group's input. ``None`` if that takes more than ``MOST_MERGED`` of them.
+    """
+    channels, *window, depth = weight.shape
+    each = channels // groups
+    count = next(
+        (m for m in range(1, groups + 1) if groups % m == 0 and each * m % lanes == 0), groups
+    )
+    if count > MOST_MERGED:
+        return None
+    merged = np.zeros((groups // count, count, each, *window, count, depth), weight.dtype)
+    own = np.arange(count)
+    # Advanced indices apart from one another come first in the result.
+    merged[:, own, :, :, :, own] = np.moveaxis(
+        weight.reshape(groups // count, count, each, *window, depth), 1, 0
+    )
+    return merged.reshape(channels, *window, count * depth), groups // count
+
+
+def exact_width(channels: int, lanes: int) -> int | None:
+    """The largest ``NB`` of up to four vectors that divides ``channels``."""
+    return next((v * lanes for v in (4, 3, 2, 1) if channels % (v * lanes) == 0), None)
+
+
 def _blocks(array: np.ndarray, width: int, fill: np.ndarray | float = 0.0) -> np.ndarray:
     """[N, ...] -> [ceil(N / width), ..., width]."""
     channels = array.shape[0]

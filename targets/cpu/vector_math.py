@@ -1,46 +1,63 @@
-"""exp, tanh, erf, sigmoid and log in float32 as straight-line code that vectorizes.
+"""Transcendental functions in float32 as straight-line code that vectorizes.
 
 LLVM turns these intrinsics into one scalar library call an element. The replacements' bounds
 are tested against float64 over the whole range, special values included (a sigmoid too small
-for a normal float32 may become 0):
+for a normal float32 may become 0). The last column counts AVX-512 instructions a vector.
 
-======== ============================================================ =====================
-function method                                                       bound
-======== ============================================================ =====================
-exp      Cody-Waite reduction, degree-6 polynomial (Cephes ``expf``)  2e-7 relative
-log      exponent split, degree-9 polynomial (Cephes ``logf``)        3e-7 rel. or absolute
-tanh     odd polynomial below 0.625, else by exp (Cephes ``tanhf``)   3e-7 relative
-sigmoid  1 / (1 + exp(-x))                                            3e-7 relative
-erf      rational minimax on [-4, 4] (Eigen ``generic_fast_erf``)     5e-7 absolute
-======== ============================================================ =====================
+======== ================================================================ ================ ====
+function method                                                           bound
+======== ================================================================ ================ ====
+exp      Cody-Waite reduction, degree-5 polynomial (XNNPACK)              2e-7 relative      20
+log      exponent split, degree-9 polynomial (Cephes ``logf``)            3e-7 rel. or abs.  35
+tanh     rational minimax, degrees 9 and 8 (Eigen ``ptanh_float``)        3e-7 relative      16
+sigmoid  1 / (1 + exp(-x)), with an exp that need not be subnormal        3e-7 relative      17
+erf      rational minimax on [-4, 4] (Eigen ``generic_fast_erf``)         5e-7 absolute      18
+sin, cos Payne-Hanek reduction, :mod:`burnish.targets.cpu.vector_trig`    2e-7 absolute      104
+tan      sin / cos                                                        4e-7 relative      105
+pow      exp(y log x) through float64, special values as C99 has them,    2e-7 relative      110
+         :mod:`burnish.targets.cpu.vector_pow`
+rsqrt    1 / sqrt(x), each exactly rounded                                2e-7 relative      4
+======== ================================================================ ================ ====
 
 A division by a constant becomes a multiplication by its reciprocal, rounded once: 1.5 units in
 the last place instead of a half, where the processor takes ten times as long to divide.
 
-The polynomials are those of S. Moshier's Cephes library and of Eigen; ours differ in that 2^n is
-scaled in two steps, so that subnormal results are kept.
+Each function divides once at most: the divider works beside the multipliers, and is busy for
+about as long as they are with the polynomials. The polynomials are those of S. Moshier's Cephes
+library, of Eigen and of XNNPACK; ours differ in that 2^n is scaled in two steps, so that
+subnormal results are kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import tvm_ffi
 from tvm import tirx
-from tvm.ir import Call, Expr, Var
-from tvm.ir.prim import Div, Let
+from tvm.ir import Call, Expr
+from tvm.ir.prim import Div
+
+from burnish.targets.cpu.vector_parts import (
+    EXP,
+    INFINITY,
+    MAGIC,
+    NAN,
+    bind,
+    bits,
+    by_power_of_two,
+    clamp,
+    f,
+    from_bits,
+    i,
+    magnitude,
+    poly,
+    select,
+)
+from burnish.targets.cpu.vector_pow import power
+from burnish.targets.cpu.vector_trig import cos, sin, tan
 
 _LOG2E = 1.44269504088896341
 _LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4
-_EXP_TOP, _EXP_BOTTOM = 88.7228393554687, -103.972084045410
-_EXP = (
-    1.9875691500e-4,
-    1.3981999507e-3,
-    8.3334519073e-3,
-    4.1665795894e-2,
-    1.6666665459e-1,
-    5.0000001201e-1,
-)
 _LOG = (
     7.0376836292e-2,
     -1.1514610310e-1,
@@ -52,13 +69,10 @@ _LOG = (
     -2.4999993993e-1,
     3.3333331174e-1,
 )
-_TANH = (
-    -5.70498872745e-3,
-    2.06390887954e-2,
-    -5.37397155531e-2,
-    1.33314422036e-1,
-    -3.33332819422e-1,
-)
+_TANH_P = (1.394553628e-8, 2.102733560e-5, 3.520756727e-3, 1.340216100e-1)
+_TANH_Q = (8.015776984e-7, 3.326951409e-4, 2.597254514e-2, 4.673548340e-1, 1.0)
+_TANH_TOP = 8.01773357391357422
+"""From here on the approximation is exactly 1."""
 _ERF_P = (
     -2.72614225801306e-10,
     2.77068142495902e-08,
@@ -77,131 +91,99 @@ _ERF_Q = (
 )
 
 
-def _f(value: float) -> Expr:
-    return tirx.const(value, "float32")
+def _exponential(
+    x: Expr, low: float, high: float, bias: int, sign: int, finish: Callable[[Expr, Expr], Expr]
+) -> Expr:
+    """``finish(p, t)`` with ``e^(sign * x) = p * 2^n`` and the bits of ``t`` ending in n + bias.
 
+    ``sign * x`` is clamped to ``[low, high]`` first.
+    """
+    s = float(sign)
+    magic = f(MAGIC + bias)
 
-def _i(value: int) -> Expr:
-    return tirx.const(value, "int32")
+    def rounded(c: Expr) -> Expr:
+        return bind(c * f(s * _LOG2E) + magic, lambda t: reduced(c, t), "t")
 
+    def reduced(c: Expr, t: Expr) -> Expr:
+        return bind(
+            t - magic,
+            lambda n: bind(
+                c - n * f(s * _LN2_HIGH) - n * f(s * _LN2_LOW), lambda r: polynomial(r, t), "r"
+            ),
+            "n",
+        )
 
-def _bind(value: Expr, body: Callable[[Expr], Expr], name: str) -> Expr:
-    var = Var(name, str(value.ty.dtype))
-    return Let(var, value, body(var))
+    def polynomial(r: Expr, t: Expr) -> Expr:
+        powers = range(len(EXP), 0, -1)
+        terms = [value * s**power for value, power in zip(EXP, powers, strict=True)]
+        return bind(poly(r, [*terms, 1.0]), lambda p: finish(p, t), "p")
 
-
-def _poly(x: Expr, coefficients: Sequence[float]) -> Expr:
-    total: Expr = _f(coefficients[0])
-    for coefficient in coefficients[1:]:
-        total = total * x + _f(coefficient)
-    return total
-
-
-def _select(condition: Expr, yes: Expr, no: Expr) -> Expr:
-    return tirx.Select(condition, yes, no)
-
-
-def _is_nan(v: Expr) -> Expr:
-    """By the bits: a comparison of ``v`` with itself is simplified away."""
-    return (tirx.reinterpret("int32", v) & _i(0x7FFFFFFF)) > _i(0x7F800000)
-
-
-def _power_of_two(n: Expr) -> Expr:
-    """2^n for whole float n in [-126, 127]."""
-    return tirx.reinterpret("float32", (n.astype("int32") + _i(127)) << _i(23))
+    limits = (low, high) if sign > 0 else (-high, -low)
+    return bind(x, lambda v: bind(clamp(v, *limits), rounded, "clamped"), "x")
 
 
 def exp(x: Expr) -> Expr:
-    def reduced(v: Expr) -> Expr:
-        clamped = tirx.max(tirx.min(v, _f(_EXP_TOP)), _f(_EXP_BOTTOM))
-        return _bind(clamped, lambda c: with_exponent(v, c), "clamped")
-
-    def with_exponent(v: Expr, c: Expr) -> Expr:
-        n = tirx.floor(c * _f(_LOG2E) + _f(0.5))
-        return _bind(n, lambda m: polynomial(v, c, m), "n")
-
-    def polynomial(v: Expr, c: Expr, n: Expr) -> Expr:
-        r = c - n * _f(_LN2_HIGH) - n * _f(_LN2_LOW)
-        return _bind(r, lambda q: scaled(v, n, _poly(q, _EXP) * q * q + q + _f(1.0)), "r")
-
-    def scaled(v: Expr, n: Expr, p: Expr) -> Expr:
-        half = tirx.floor(n * _f(0.5))
-        y = _bind(half, lambda h: p * _power_of_two(h) * _power_of_two(n - h), "half")
-        y = _select(v > _f(_EXP_TOP), _f(float("inf")), y)
-        y = _select(v < _f(_EXP_BOTTOM), _f(0.0), y)
-        return _select(_is_nan(v), v, y)
-
-    return _bind(x, reduced, "x")
+    return _exponential(x, -105.0, 89.5, 254, 1, lambda p, t: by_power_of_two(p, bits(t)))
 
 
 def sigmoid(x: Expr) -> Expr:
-    return _f(1.0) / (_f(1.0) + exp(_f(0.0) - x))
+    """2^128 in one step is infinity, which is as good as e^89 here."""
+
+    def quotient(p: Expr, t: Expr) -> Expr:
+        return f(1.0) / (p * from_bits(bits(t) << i(23)) + f(1.0))
+
+    return _exponential(x, -87.0, 89.0, 127, -1, quotient)
 
 
 def tanh(x: Expr) -> Expr:
-    def body(v: Expr) -> Expr:
-        size = tirx.max(v, _f(0.0) - v)
-        inner = _bind(v * v, lambda z: _poly(z, _TANH) * z * v + v, "z")
-        outer = _f(1.0) - _f(2.0) / (exp(size + size) + _f(1.0))
-        outer = _select(v < _f(0.0), _f(0.0) - outer, outer)
-        return _select(_is_nan(v), v, _select(size < _f(0.625), inner, outer))
+    def rational(c: Expr) -> Expr:
+        return bind(
+            c * c,
+            lambda z: (poly(z, _TANH_P) * (z * c) + c) / poly(z, _TANH_Q),
+            "z",
+        )
 
-    return _bind(x, body, "x")
+    return bind(x, lambda v: bind(clamp(v, -_TANH_TOP, _TANH_TOP), rational, "clamped"), "x")
 
 
 def erf(x: Expr) -> Expr:
-    def body(v: Expr) -> Expr:
-        clamped = tirx.max(tirx.min(v, _f(4.0)), _f(-4.0))
+    def rational(c: Expr) -> Expr:
+        return bind(c * c, lambda z: c * poly(z, _ERF_P) / poly(z, _ERF_Q), "z")
 
-        def rational(c: Expr) -> Expr:
-            ratio = _bind(c * c, lambda z: c * _poly(z, _ERF_P) / _poly(z, _ERF_Q), "z")
-            return _select(_is_nan(v), v, ratio)
-
-        return _bind(clamped, rational, "clamped")
-
-    return _bind(x, body, "x")
+    return bind(x, lambda v: bind(clamp(v, -4.0, 4.0), rational, "clamped"), "x")
 
 
 def log(x: Expr) -> Expr:
-    tiny = 1.17549435e-38
+    half_root, tiny, lift = 0x3F3504F3, 2.0**-126, 23
 
     def body(v: Expr) -> Expr:
-        small = v < _f(tiny)
-        lifted = _select(small, v * _f(8388608.0), v)
-        return _bind(lifted, lambda w: split(v, w, small), "lifted")
+        small = v < f(tiny)
+        lifted = select(small, v * f(2.0**lift), v)
+        return bind(bits(lifted), lambda b: split(v, b, small), "bits")
 
-    def split(v: Expr, w: Expr, small: Expr) -> Expr:
-        bits = tirx.reinterpret("int32", w)
-        e = ((bits >> _i(23)) & _i(0xFF)).astype("float32") - _f(126.0)
-        e = e - _select(small, _f(23.0), _f(0.0))
-        m = tirx.reinterpret("float32", (bits & _i(0x007FFFFF)) | _i(0x3F000000))
-        return _bind(m, lambda f: polynomial(v, f, e), "m")
+    def split(v: Expr, b: Expr, small: Expr) -> Expr:
+        return bind((b - i(half_root)) >> i(23), lambda e: reduced(v, b, e, small), "e")
 
-    def polynomial(v: Expr, f: Expr, e: Expr) -> Expr:
-        low = f < _f(0.707106781186547524)
-        exponent = e - _select(low, _f(1.0), _f(0.0))
-        mantissa = _select(low, f + f, f) - _f(1.0)
-        return _bind(exponent, lambda n: _bind(mantissa, lambda q: combine(v, n, q), "q"), "e")
+    def reduced(v: Expr, b: Expr, e: Expr, small: Expr) -> Expr:
+        n = e.astype("float32") - select(small, f(lift), f(0.0))
+        q = from_bits(b - (e << i(23))) - f(1.0)
+        return bind(n, lambda n: bind(q, lambda q: combine(v, n, q), "q"), "n")
 
     def combine(v: Expr, n: Expr, q: Expr) -> Expr:
         z = q * q
-        y = q * z * _poly(q, _LOG) + n * _f(_LN2_LOW) - z * _f(0.5)
-        y = q + y + n * _f(_LN2_HIGH)
-        y = _select(v == _f(float("inf")), v, y)
-        y = _select(v == _f(0.0), _f(float("-inf")), y)
-        return _select(v < _f(0.0), _f(float("nan")), _select(_is_nan(v), v, y))
+        y = q * z * poly(q, _LOG) + n * f(_LN2_LOW) - z * f(0.5)
+        y = q + y + n * f(_LN2_HIGH)
+        y = select(v == f(0.0), f(-INFINITY), y)
+        # Infinity and NaN are their own logarithms.
+        y = select(magnitude(v) < i(0x7F800000), y, v)
+        return select(v < f(0.0), f(NAN), y)
 
-    return _bind(x, body, "x")
+    return bind(x, body, "x")
 
 
-def _pow(base: Expr, exponent: Expr) -> Expr | None:
-    """Small constant exponents only; the rest stays with the library."""
-    value = getattr(exponent, "value", None)
-    if value == 2:
-        return _bind(base, lambda b: b * b, "b")
-    if value == 3:
-        return _bind(base, lambda b: b * b * b, "b")
-    return None
+def rsqrt(x: Expr) -> Expr:
+    """TVM writes its own rsqrt one element at a time."""
+    return f(1.0) / tirx.sqrt(x)
 
 
 _REPLACED: dict[str, Callable[..., Expr | None]] = {
@@ -210,7 +192,11 @@ _REPLACED: dict[str, Callable[..., Expr | None]] = {
     "tirx.erf": erf,
     "tirx.sigmoid": sigmoid,
     "tirx.log": log,
-    "tirx.pow": _pow,
+    "tirx.pow": power,
+    "tirx.sin": sin,
+    "tirx.cos": cos,
+    "tirx.tan": tan,
+    "tirx.rsqrt": rsqrt,
 }
 
 
@@ -228,7 +214,7 @@ def vectorized_math(func: tirx.PrimFunc) -> tirx.PrimFunc:
         by = getattr(division.b, "value", None)
         if str(division.ty.dtype) != "float32" or not isinstance(by, float) or not _invertible(by):
             return division
-        return division.a * _f(1.0 / by)
+        return division.a * f(1.0 / by)
 
     rules = [(Call, replaced), (Div, multiplied)]
     body = tvm_ffi.structural_map(func.body, rules, order="post")

@@ -153,18 +153,19 @@ def test_what_does_not_fit_is_left_alone(make):
     np.testing.assert_array_equal(get_params(after)["w"].numpy(), weight)
 
 
-def test_groups_whose_channels_do_not_fill_a_block_are_left_alone():
-    case = convolution(6, 9, 3, groups=3)
+@pytest.mark.parametrize(("groups", "joined"), [(3, True), (33, False)])
+def test_groups_whose_channels_do_not_fill_a_block_are_joined_if_they_are_few(groups, joined):
+    case = convolution(groups * 2, groups * 3, 3, groups=groups)
     made = lambda x, w: op.nn.conv2d(  # noqa: E731
         op.permute_dims(x, [0, 2, 3, 1]),
         op.permute_dims(w, [0, 2, 3, 1]),
         padding=1,
-        groups=3,
+        groups=groups,
         data_layout="NHWC",
         kernel_layout="OHWI",
     )
     after = apply(PackWeights(LANES), module(dataclasses.replace(case, make=made)))
-    assert "nn.conv2d" in op_names(after)
+    assert ("nn.conv2d" not in op_names(after)) == joined
 
 
 def test_quantized_weights_stay_small():
