@@ -157,16 +157,17 @@ class _Rewriter(PyExprMutator):
             width = packed.choose_width(view.shape[0], self.lanes)
             return *self._pack(view, form, self._make(view), width), 1
         if view.codes is not None:
-            width = packed.exact_width(view.shape[0] // groups, self.lanes)
-            return width and (*self._pack(view, form, self._make(view), width), groups)
+            exact = packed.exact_width(view.shape[0] // groups, self.lanes)
+            if exact is None:
+                return None
+            return *self._pack(view, form, self._make(view), exact), groups
         array = arranged(view.array())
         merged = packed.merged_groups(array, groups, self.lanes) if groups > 1 else (array, 1)
         if merged is None:
             return None
         array, groups = merged
-        width = packed.exact_width(array.shape[0] // groups, self.lanes) if groups > 1 else None
-        if width is None:
-            width = packed.choose_width(array.shape[0], self.lanes)
+        exact = packed.exact_width(array.shape[0] // groups, self.lanes) if groups > 1 else None
+        width = exact or packed.choose_width(array.shape[0], self.lanes)
         pack = self._pack(view, form, lambda width: packed.pack_dense(array, width), width)
         return *pack, groups
 
