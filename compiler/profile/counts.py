@@ -34,12 +34,12 @@ _LIGHT = frozenset(
 
 @dataclass(frozen=True)
 class Counts:
-    """As :class:`~burnish.compiler.profile.kernel.Work`, sizes perhaps symbolic."""
+    """As in :class:`~burnish.compiler.profile.kernel.Kernel`."""
 
     flops: Amount | None
     elementwise: Amount | None
     transcendental: Amount | None
-    read: Amount
+    reads: tuple[Amount, ...]
     written: Amount
     dtype: str
 
@@ -53,7 +53,10 @@ def count(func: tirx.PrimFunc) -> Counts:
             None,
             None,
             None,
-            plus(*map(_bytes, buffers[:-1])),
+            tuple(
+                _bytes(p) if _is_buffer(p) and not p.same_as(buffers[-1]) else 0
+                for p in func.params
+            ),
             plus(*map(_bytes, buffers[-1:])),
             str(buffers[-1].dtype) if buffers else "",
         )
@@ -66,13 +69,19 @@ def count(func: tirx.PrimFunc) -> Counts:
                 found = _causal(found, causal, buffers)
             totals[kind].append(found)
     outputs = [buffer for buffer in buffers if any(s.out.same_as(buffer) for s in program.stages)]
-    inputs = [buffer for buffer in buffers if not any(buffer.same_as(out) for out in outputs)]
+    read = [
+        _is_buffer(param) and not any(param.same_as(out) for out in outputs)
+        for param in func.params
+    ]
     flops, elementwise, transcendental = (plus(*kind) for kind in totals)
     return Counts(
         flops,
         elementwise,
         transcendental,
-        read=plus(*(_read_bytes(program, buffer) for buffer in inputs)),
+        reads=tuple(
+            _read_bytes(program, param) if is_read else 0
+            for param, is_read in zip(func.params, read, strict=True)
+        ),
         written=plus(*map(_bytes, outputs)),
         dtype=_dtype(program) or str(outputs[-1].dtype),
     )

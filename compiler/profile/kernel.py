@@ -53,19 +53,27 @@ class Kernel:
     flops: Amount | None
     elementwise: Amount | None
     transcendental: Amount | None
-    read: Amount
+    reads: tuple[Amount, ...]
     written: Amount
 
     def work(self, arguments: Sequence[Sequence[int] | int]) -> Work:
-        """What a call with these tensor shapes and scalars does."""
+        """What a call with these tensor shapes and scalars does.
+
+        ValueError for another number of them, or where they leave a size unknown.
+        """
         sizes = self._sizes(arguments)
         return Work(
             flops=_optional(self.flops, sizes),
             elementwise=_optional(self.elementwise, sizes),
             transcendental=_optional(self.transcendental, sizes),
-            read=value_of(self.read, sizes),
+            read=sum(value_of(amount, sizes) for amount in self.reads),
             written=value_of(self.written, sizes),
         )
+
+    def read_of(self, arguments: Sequence[Sequence[int] | int]) -> tuple[int, ...]:
+        """Bytes read of each argument; as for :meth:`work`."""
+        sizes = self._sizes(arguments)
+        return tuple(value_of(amount, sizes) for amount in self.reads)
 
     def _sizes(self, arguments: Sequence[Sequence[int] | int]) -> dict[str, int]:
         sizes: dict[str, int] = {}
@@ -91,7 +99,7 @@ class Kernel:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Kernel:
         values = {field.name: data[field.name] for field in fields(cls)}
-        values["operators"] = tuple(values["operators"])
+        values["operators"], values["reads"] = tuple(values["operators"]), tuple(values["reads"])
         values["arguments"] = tuple(
             item if isinstance(item, str) else tuple(item) for item in values["arguments"]
         )
@@ -101,7 +109,7 @@ class Kernel:
 def external(name: str, arguments: Sequence[Sequence[int] | int]) -> Kernel:
     """The record of a function that is none of the model's kernels: nothing is known of it."""
     shapes = tuple("scalar" if isinstance(a, int) else tuple(a) for a in arguments)
-    return Kernel(name, (name,), "external", "", shapes, None, None, None, 0, 0)
+    return Kernel(name, (name,), "external", "", shapes, None, None, None, (0,) * len(shapes), 0)
 
 
 def _optional(amount: Amount | None, sizes: Mapping[str, int]) -> int | None:

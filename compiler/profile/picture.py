@@ -141,12 +141,12 @@ def _label(
 ) -> None:
     """The first of ``labels`` that fits, lying or, in tall boxes, upright."""
     inches = box.width / axes.get_xlim()[1] * WIDTH_INCHES * (1 - 2 * MARGIN)
-    room = (inches - 0.06, height * ROW_INCHES - 0.06)
+    room = (inches - 0.02, height * ROW_INCHES - 0.08)
     middle = (box.start + box.width / 2, top + height / 2)
     for text in labels:
         for upright in (False, True) if height > 1 else (False,):
             long, across = (room[1], room[0]) if upright else room
-            if _inches(text) <= long and across >= FONT / 72 * 1.15:
+            if _inches(text) <= long and across >= FONT / 72:
                 axes.text(
                     *middle,
                     text,

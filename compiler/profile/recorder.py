@@ -32,12 +32,12 @@ BUILTIN = ("vm.", "shape_func")
 
 @dataclass(frozen=True)
 class Event:
-    """One function that a call runs: its name, the shapes (or scalars) of its arguments, and the
-    weights among them."""
+    """One function that a call runs: its name, and for each argument the shape (or scalar) and
+    the weight's name, empty where it is none. Nothing is kept of a builtin's arguments."""
 
     name: str
-    arguments: tuple[tuple[int, ...] | int, ...]
-    weights: tuple[str, ...]
+    arguments: tuple[tuple[int, ...] | int, ...] = ()
+    weights: tuple[str, ...] = ()
 
     @property
     def builtin(self) -> bool:
@@ -69,17 +69,21 @@ class Recorder:
         found: list[Event] = []
 
         def note(_func: Any, name: str, before: bool, _result: Any, *arguments: Any) -> None:
+            event = Event(name)
+            if before and not event.builtin:
+                shapes = tuple(_argument(a) for a in arguments)
+                event = Event(name, shapes, tuple(self._weight(a) for a in arguments))
             if before:
-                tensors = [a for a in arguments if isinstance(a, tvm.runtime.Tensor)]
-                weights = [self._names.get(address(t)) for t in tensors] if tensors else []
-                kept = [_argument(a) for a in arguments] if not name.startswith(BUILTIN) else []
-                named = tuple(dict.fromkeys(weight for weight in weights if weight is not None))
-                found.append(Event(name, tuple(kept), named))
+                found.append(event)
 
         self._call()
         self._machine.set_instrument(note)
         self._call()
         return tuple(found)
+
+    def _weight(self, value: Any) -> str:
+        tensor = isinstance(value, tvm.runtime.Tensor)
+        return self._names.get(address(value), "") if tensor else ""
 
     def take(self) -> np.ndarray:
         """Nanoseconds before and after each event of one call: [events, 2].

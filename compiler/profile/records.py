@@ -58,7 +58,7 @@ def record(name: str, func: tirx.PrimFunc, rule: str) -> Kernel:
         flops=found.flops,
         elementwise=found.elementwise,
         transcendental=found.transcendental,
-        read=found.read,
+        reads=found.reads,
         written=found.written,
     )
 

@@ -130,8 +130,8 @@ class Profile:
     ``calls`` are the kernels' calls in order. ``whole_ms`` and ``whole_best_ms`` are of calls
     without any instrument, in turns with the recorded ones; ``machine_ms`` is what the virtual
     machine's own functions (allocation, checks) took in the recorded ones. ``io_bytes`` are those
-    of the weights, the inputs and the outputs. ``other_load`` is the mean number of cores that
-    other processes used meanwhile.
+    of the weights read (of tables, the rows looked up), the inputs and the outputs.
+    ``other_load`` is the mean number of cores that other processes used meanwhile.
     """
 
     model: str

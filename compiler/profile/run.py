@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tvm
 
 from burnish.compiler.bench.peaks import Peaks, known_peaks
 from burnish.compiler.compiled import Compiled
 from burnish.compiler.errors import ConfigError
 from burnish.compiler.measure import MeasureService, describe_machine
 from burnish.compiler.measure.load import LoadMeter
-from burnish.compiler.parity import leaves
 from burnish.compiler.profile.kernel import Kernel, external
 from burnish.compiler.profile.paths import module_paths
 from burnish.compiler.profile.recorder import BUILTIN
@@ -69,15 +70,13 @@ def profile(
     spent = (stamps[:, :, 1] - stamps[:, :, 0]) / 1e6
     builtin = np.asarray([event[0].startswith(BUILTIN) for event in events], bool)
     lines = _lines(compiled.kernels, events, spent, limits)
-    outputs = sum(np.asarray(value).nbytes for _, value in leaves(compiled(*given)))
-    moved = sum(np.asarray(leaf).nbytes for leaf in compiled.signature.flatten(given))
     return Profile(
         model=name,
         calls=tuple(lines),
         whole_ms=float(np.median(whole)),
         whole_best_ms=float(whole.min()),
         machine_ms=float(np.median(spent[:, builtin].sum(axis=1))),
-        io_bytes=compiled.params_bytes + moved + outputs,
+        io_bytes=_weight_bytes(compiled, events) + int(found["io_bytes"]),
         peaks=limits,
         machine=describe_machine(count),
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -108,9 +107,9 @@ def _lines(
     kernels: Mapping[str, Kernel], events: Sequence[Any], spent: np.ndarray, peaks: Peaks
 ) -> Iterable[Line]:
     places = [place for place, event in enumerate(events) if not event[0].startswith(BUILTIN)]
-    paths = module_paths([events[place][2] for place in places])
+    paths = module_paths([_named(events[place]) for place in places])
     for place, path in zip(places, paths, strict=True):
-        name, arguments, weights = events[place]
+        name, arguments, _ = events[place]
         kernel = kernels.get(name)
         if kernel is None:
             kernel = external(name, arguments)
@@ -122,7 +121,7 @@ def _lines(
             rule=kernel.rule,
             dtype=kernel.dtype,
             path=path,
-            weights=tuple(weights),
+            weights=_named(events[place]),
             shapes=tuple(tuple(shape) for shape in arguments if isinstance(shape, list)),
             calls=1,
             ms=float(np.median(spent[:, place])),
@@ -131,3 +130,24 @@ def _lines(
             limit_ms=limit,
             bound=bound,
         )
+
+
+def _named(event: Sequence[Any]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(weight for weight in event[2] if weight))
+
+
+def _weight_bytes(compiled: Compiled, events: Sequence[Any]) -> int:
+    """Bytes of the weights that a call reads: of tables, the rows looked up."""
+    read: dict[str, int] = {}
+    for name, arguments, weights in events:
+        kernel = compiled.kernels.get(name) if any(weights) else None
+        for weight, count in zip(
+            weights, kernel.read_of(arguments) if kernel else (), strict=False
+        ):
+            if weight:
+                read[weight] = read.get(weight, 0) + count
+    return sum(min(count, _size(compiled.params[name])) for name, count in read.items())
+
+
+def _size(tensor: Any) -> int:
+    return math.prod(map(int, tensor.shape)) * int(tvm.DataType(str(tensor.dtype)).itemsize)

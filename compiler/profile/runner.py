@@ -19,9 +19,9 @@ from burnish.compiler.measure.turns import MIN_ROUNDS, TURN_S
 class ProfileRunner(ArtifactRunner):
     """Calls a saved artifact in turns, as it is and with every kernel timed.
 
-    The call gives ``names``, ``arguments`` and ``weights`` of the events of a call (as text),
-    their times in nanoseconds ``stamps [runs, events, 2]``, and ``whole [runs]``, milliseconds of
-    calls as they are.
+    The call gives the ``events`` of a call as JSON (name, arguments, weights of each), their times
+    in nanoseconds ``stamps [runs, events, 2]``, ``whole [runs]``, milliseconds of calls as they
+    are, and ``io_bytes`` of the inputs and outputs.
     """
 
     rounds: int = 15
@@ -35,17 +35,21 @@ class ProfileRunner(ArtifactRunner):
         return lambda inputs: self._profile(compiled, inputs)
 
     def _profile(self, compiled: Any, inputs: Sequence[Any]) -> Call:
+        from burnish.compiler.parity import leaves
         from burnish.compiler.profile.recorder import Recorder
         from burnish.compiler.tensors import InputSlot
 
-        compiled(*inputs)  # it gives the library, which the recorder loads again, its threads
-        leaves = [np.asarray(leaf) for leaf in compiled.signature.flatten(inputs)]
-        recorder = Recorder(compiled, [InputSlot().take(leaf) for leaf in leaves])
+        # This call gives the library, which the recorder loads again, its threads.
+        results = [value for _, value in leaves(compiled(*inputs))]
+        given = [np.asarray(leaf) for leaf in compiled.signature.flatten(inputs)]
+        moved = sum(np.asarray(value).nbytes for value in (*given, *results))
+        recorder = Recorder(compiled, [InputSlot().take(leaf) for leaf in given])
 
         def call() -> dict[str, Any]:
             stamps, whole = self._rounds(lambda: compiled(*inputs), recorder.take)
             events = [[e.name, e.arguments, e.weights] for e in recorder.events]
-            return {"events": _packed(events), "stamps": np.stack(stamps), "whole": whole}
+            found = {"events": _packed(events), "stamps": np.stack(stamps), "whole": whole}
+            return {**found, "io_bytes": moved}
 
         return call
 

@@ -11,7 +11,9 @@ from burnish.compiler.profile.result import Line, Profile, total_work
 from burnish.compiler.report import figures as f
 
 WIDTH = 170
+KERNEL_WIDTH, CELL_WIDTH = 38, 26
 GOOD, POOR = 0.7, 0.35
+"""Shares of the limit from which a line is green, and below which it is red."""
 
 
 def profile_table(profile: Profile, *, least: float = 0.02, calls: bool = False) -> Table:
@@ -20,14 +22,16 @@ def profile_table(profile: Profile, *, least: float = 0.02, calls: bool = False)
     shown = [line for line in lines if profile.share(line) >= least]
     rest = [line for line in lines if profile.share(line) < least]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("kernel", overflow="fold", ratio=3)
-    table.add_column("module" if calls else "operators", overflow="fold", ratio=3)
+    table.add_column("kernel", overflow="ellipsis", max_width=KERNEL_WIDTH, no_wrap=True)
+    table.add_column("operators", overflow="ellipsis", max_width=CELL_WIDTH, no_wrap=True)
+    table.add_column("module", overflow="ellipsis", max_width=CELL_WIDTH, no_wrap=True)
+    table.add_column("result", no_wrap=True)
     for name in ("calls", "ms", "share", "GFLOP/s", "GB/s", "of limit"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("bound", no_wrap=True)
     table.add_column("rule", no_wrap=True)
     for line in shown:
-        table.add_row(*_cells(profile, line, calls=calls))
+        table.add_row(*_cells(profile, line))
     if rest:
         count = len(rest)
         label = f"{count} other{'s' if count > 1 else ''}, each under {100 * least:g} %"
@@ -35,8 +39,7 @@ def profile_table(profile: Profile, *, least: float = 0.02, calls: bool = False)
     table.add_section()
     table.add_row(
         "between kernels",
-        "",
-        "",
+        *[""] * 4,
         f.ms(profile.between_ms),
         f"{profile.between_ms / profile.total_ms:.1%}",
     )
@@ -44,11 +47,12 @@ def profile_table(profile: Profile, *, least: float = 0.02, calls: bool = False)
     return table
 
 
-def _cells(profile: Profile, line: Line, *, calls: bool) -> list[str | Text]:
-    source = ".".join(line.path) if calls else ", ".join(line.operators)
+def _cells(profile: Profile, line: Line) -> list[str | Text]:
     return [
         line.kernel,
-        source or f.MISSING,
+        ", ".join(line.operators) or f.MISSING,
+        ".".join(line.path) or f.MISSING,
+        "x".join(map(str, line.shapes[-1])) if line.shapes else f.MISSING,
         f.count(line.calls),
         f.ms(line.ms),
         f"{profile.share(line):.1%}",
@@ -69,7 +73,7 @@ def _summed(
     ms = profile.total_ms if whole else sum(line.ms for line in lines)
     return [
         label,
-        "",
+        *[""] * 3,
         f.count(sum(line.calls for line in lines)),
         f.ms(ms),
         f"{ms / profile.total_ms:.1%}",
@@ -95,7 +99,8 @@ def notes(profile: Profile) -> list[str]:
     return [
         f"{profile.model}: a call takes {f.ms(profile.whole_ms)} ms (median; best "
         f"{f.ms(profile.whole_best_ms)}), its limit is {f.ms(profile.limit_ms)} ms; kernels timed "
-        f"in {profile.runs} calls",
+        f"in {profile.runs} calls; of the time between kernels the virtual machine's own functions "
+        f"took {f.ms(profile.machine_ms)} ms",
         f"limit: the larger of operations / {rates} GFLOP/s and bytes / {peaks.read:.0f} GB/s "
         f"({peaks.threads} thread{'s' if peaks.threads > 1 else ''}); rates and shares of it by "
         "best time, ms and share of the call by median",

@@ -89,3 +89,10 @@ def test_refusals():
     compiled.kernels = {}
     with pytest.raises(ConfigError, match="no kernel records: compile it again"):
         burnish.profile(compiled)
+
+
+def test_a_call_reads_only_the_rows_looked_up():
+    net = nn.Sequential(nn.Embedding(1000, 8), nn.Linear(8, 16)).eval()
+    compiled = burnish.compile(net, (torch.zeros(1, 4, dtype=torch.int64),))
+    found = burnish.profile(compiled, rounds=1, peaks=PEAKS)
+    assert found.io_bytes == 4 * (4 * 8 + 8 * 16 + 16 + 4 * 16) + 8 * 4

@@ -93,7 +93,7 @@ def test_table_sums_up_what_is_small(profile):
 
 def test_table_by_call_names_modules_in_order(profile):
     lines = [row for row in text(profile, calls=True).splitlines() if "block." in row]
-    assert [row.split()[1] for row in lines] == ["block.0.up", "block.0", "block.1.up"]
+    assert [row.split()[2] for row in lines] == ["block.0.up", "block.0", "block.1.up"]
 
 
 def test_picture_boxes_nest(profile):
