@@ -35,6 +35,11 @@ class CpuTarget:
     l2: int = 512 * 1024
     l3: int = 8 * 1024 * 1024
 
+    @property
+    def fmas(self) -> int:
+        """Vector multiply-adds a cycle: two, but one where 512-bit registers are done in halves."""
+        return 1 if self.lanes == 16 and self.mcpu == "znver4" else 2
+
     def tvm(self) -> tvm.target.Target:
         """The same as a TVM target."""
         return _tvm_target(self.mcpu, self.mattr, self.mtriple, self.threads)

@@ -93,6 +93,16 @@ def store(buffer: Var, value: Expr, indices: Sequence[Expr]) -> Stmt:
     return BufferStore(buffer, value, list(indices))
 
 
+def prefetch(buffer: Var, indices: Sequence[Expr]) -> Stmt:
+    """Ask for a line of memory, to be read once it is in the second-level cache.
+
+    The place may lie behind the end of ``buffer``: nothing is read there.
+    """
+    place = tirx.address_of(buffer[tuple(indices)])
+    read, second_level, data = (const(n, "int32") for n in (0, 2, 1))
+    return Evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch", place, read, second_level, data))
+
+
 def allocate(buffer: Var) -> Stmt:
     """Give ``buffer`` its memory, from here to the end of the sequence it stands in.
 

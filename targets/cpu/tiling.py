@@ -1,8 +1,20 @@
-"""The register tile of one kernel: rules 1, 2, 4 and 6 of :mod:`burnish.targets.cpu.tiles`."""
+"""The register tile of one kernel: rules 1, 2, 4 and 6 of :mod:`burnish.targets.cpu.tiles`.
+
+A step of a tile of ``MR`` rows by ``V`` vectors takes, in cycles, the largest of
+
+    MR * V / F            F multiply-adds a cycle
+    (MR + V) / 2          two loads a cycle: V vectors of weights, MR broadcasts
+    4                     the latency of a multiply-add: each accumulator is used once a step
+    V * bytes / 24        weights come from the second-level cache at 24 bytes a cycle
+
+and ``MR * V`` accumulators, ``V`` weights and one broadcast must fit the registers. ``V`` and
+``MR`` are those with the fewest cycles for all rows and columns, narrower tiles included.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 from tvm import tirx
 from tvm.ir import Expr, Var
@@ -40,6 +52,21 @@ class Plan:
     columns: int
     tiling: Tiling
     reaches: tuple[Reach, ...] = ()
+    merged: tuple[Iter, ...] = ()
+    """Axes that ``row`` counts through together."""
+
+    def at_row(self, index: Expr) -> dict[Var, Expr]:
+        """The values of the row axes in row ``index``."""
+        if self.row is None:
+            return {}
+        if not self.merged:
+            return {self.row.var: index}
+        parts = loops.split_index(index, [it.extent for it in self.merged])
+        return dict(zip([it.var for it in self.merged], parts, strict=True))
+
+    @property
+    def vectors(self) -> int:
+        return -(-self.width // self.lanes)
 
     @property
     def blocks(self) -> int:
@@ -99,25 +126,82 @@ def plan_tiles(main: Stage, final: Stage | None, target: CpuTarget, tiling: Tili
     guards = reaches(main, outer, row)
     if guards is None:
         return None
-    return Plan(
+    plan = Plan(
         main, final, tuple(outer), row, block, column, width, lanes, columns, tiling, guards
+    )
+    return _merged(plan, target)
+
+
+def _merged(plan: Plan, target: CpuTarget) -> Plan:
+    """All row axes as one where that fills the tiles better: ``[14, 14]`` rows as 196."""
+    sizes = [it.size for it in plan.outer]
+    rows = plan.row.size if plan.row is not None else None
+    if plan.block is None or plan.reaches or plan.row is None or rows is None or None in sizes:
+        return plan
+    outer = math.prod(size or 0 for size in sizes)
+    if outer <= 1 or rows == 0:
+        return plan
+    apart = outer * fewest_cycles(rows, plan.vectors, target)
+    if fewest_cycles(outer * rows, plan.vectors, target) > 0.97 * apart:
+        return plan
+    axes = [it for it in plan.main.spatial if it is plan.row or any(it is o for o in plan.outer)]
+    whole = Iter(tirx.Var("row", "int64"), loops.const(outer * rows))
+    return replace(plan, outer=(), row=whole, merged=tuple(axes))
+
+
+_LATENCY = 4
+_L2_BYTES = 24
+_STEP = 0.25
+"""Cycles of a step that are none of the tile's: counters, jumps, the store at the end."""
+_MOST_ROWS = 16
+_LARGE = 1024
+"""Rows to reckon with where their number is open."""
+
+
+def tile_cycles(rows: int, vectors: int, target: CpuTarget) -> float:
+    """Cycles of one step of a tile; see the module."""
+    return _STEP + max(
+        rows * vectors / target.fmas,
+        (rows + vectors) / 2,
+        _LATENCY,
+        vectors * target.lanes * 4 / _L2_BYTES,
     )
 
 
-def choose_rows(rows: int | None, vectors: int, registers: int) -> int:
+def most_rows(vectors: int, target: CpuTarget) -> int:
+    """Rows whose accumulators fit the registers beside the weights and one broadcast."""
+    return min(_MOST_ROWS, max(1, (target.registers - vectors - 1) // vectors))
+
+
+def choose_rows(rows: int | None, vectors: int, target: CpuTarget) -> int:
     """``MR`` by rule 2."""
-    most = max(1, (registers - vectors - 1) // vectors)
-    if rows is None:
-        return max(1, min(most, 8 if vectors <= 2 else 6))
+    known = _LARGE if rows is None else rows
 
     def cost(mr: int) -> float:
-        def tile(r: int) -> float:
-            return max(r * vectors, r + vectors, 4) + 1 if r else 0
+        tail = tile_cycles(known % mr, vectors, target) if known % mr and rows is not None else 0
+        whole = known / mr if rows is None else known // mr
+        return whole * tile_cycles(mr, vectors, target) + tail
 
-        return (rows // mr) * tile(mr) + tile(rows % mr)
+    return min(range(1, most_rows(vectors, target) + 1), key=lambda mr: (cost(mr), -mr))
 
-    most = min(most, 16)
-    return min(range(1, most + 1), key=lambda mr: (cost(mr), -mr))
+
+def fewest_cycles(rows: int, vectors: int, target: CpuTarget) -> float:
+    """Cycles of one step of all rows, in the best tiles."""
+    mr = choose_rows(rows, vectors, target)
+    tail = tile_cycles(rows % mr, vectors, target) if rows % mr else 0
+    return rows // mr * tile_cycles(mr, vectors, target) + tail
+
+
+def choose_width(rows: int | None, channels: int, target: CpuTarget) -> int:
+    """``NB``, the columns of a block, for a kernel of so many rows (``None``: many)."""
+    lanes = target.lanes
+    known = rows or _LARGE
+
+    def cost(vectors: int) -> float:
+        blocks = -(-channels // (vectors * lanes))
+        return blocks * fewest_cycles(known, vectors, target)
+
+    return min((4, 3, 2, 1), key=lambda vectors: (cost(vectors), -vectors)) * lanes
 
 
 def columns_outside_first(plan: Plan) -> bool:
