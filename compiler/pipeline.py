@@ -74,7 +74,7 @@ def _lower(target: CpuTarget) -> tuple[Pass, ...]:
         SinkTransposes(),
         FoldWeights(),
         T.CanonicalizeBindings(),
-        PackWeights(target.lanes),
+        PackWeights(target),
         LowerAttention(),
         relax.backend.DispatchSampling(),
         relax.backend.DispatchSortScan(),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import tvm
 import tvm_ffi
-from tvm import relax, te
+from tvm import relax, te, tirx
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from burnish.passes import kernels, packed
@@ -22,6 +24,8 @@ from burnish.passes.params import (
 )
 from burnish.passes.transposed import Transposed, conv2d_transpose
 from burnish.passes.weight_views import WeightView, weight_views
+from burnish.targets.cpu.tiling import choose_width
+from burnish.targets.target import CpuTarget
 
 _OUT_FUSABLE = 4
 
@@ -40,24 +44,26 @@ class PackWeights:
     5. ``conv2d_transpose(x, w)`` in NHWC: one plain convolution for all phases, see
        :mod:`burnish.passes.transposed`.
 
+    The columns of a block are chosen for the rows of the first kernel that reads the weight.
+
     A weight keeps its name; one that is also read plainly keeps both forms, the packed one as
-    ``name~packed``. ``lanes`` is the vector width of the target in float32.
+    ``name~packed``.
     """
 
-    lanes: int
+    target: CpuTarget
 
     def transform_module(self, mod: tvm.IRModule, _ctx: object) -> tvm.IRModule:
-        rewriter = _Rewriter(mod, self.lanes)
+        rewriter = _Rewriter(mod, self.target)
         main = rewriter.visit_expr(mod["main"])
         return rewriter.finish(main)
 
 
 @mutator
 class _Rewriter(PyExprMutator):
-    def __init__(self, mod: tvm.IRModule, lanes: int) -> None:
+    def __init__(self, mod: tvm.IRModule, target: CpuTarget) -> None:
         super().__init__(mod)
         self.mod = mod
-        self.lanes = lanes
+        self.target = target
         self.views = weight_views(mod)
         self.values = get_params(mod)
         self.packed: dict[tuple[str, str], tuple[packed.PackedWeight, list[relax.Var]]] = {}
@@ -110,7 +116,7 @@ class _Rewriter(PyExprMutator):
         if not _is_float32(view):
             return None
         by_channel = view.transposed((1, 0))
-        width = packed.choose_width(by_channel.shape[0], self.lanes)
+        width = choose_width(_count(list(x.ty.shape)[:-1]), by_channel.shape[0], self.target)
         weight, variables = self._pack(by_channel, "gemm", self._make(by_channel), width)
 
         return self._call(kernels.gemm(weight), self.visit_expr(x), variables, "gemm")
@@ -138,7 +144,9 @@ class _Rewriter(PyExprMutator):
         window = kernels.Window.of(attrs, (kh, kw))
         if groups > 1 and depth == 1 and channels == groups:
             return self._depthwise(view, x, window)
-        form = self._grouped(view, groups)
+        _batch, height, across, _channels = call.ty.shape
+        rows = _count([across] if any(window.padding) else [height, across])
+        form = self._grouped(view, groups, rows)
         if form is None:
             return None
         weight, variables, groups = form
@@ -149,25 +157,30 @@ class _Rewriter(PyExprMutator):
         self,
         view: WeightView,
         groups: int,
+        rows: int | None,
         form: str = "conv",
         arranged: Callable[[np.ndarray], np.ndarray] = lambda array: array,
     ) -> tuple[packed.PackedWeight, list[relax.Var], int] | None:
         """A weight that ``arranged`` makes [O, H, W, I / groups], packed, and its groups then."""
         if groups == 1 and view.codes is not None:
-            width = packed.choose_width(view.shape[0], self.lanes)
+            width = choose_width(rows, view.shape[0], self.target)
             return *self._pack(view, form, self._make(view), width), 1
         if view.codes is not None:
-            exact = packed.exact_width(view.shape[0] // groups, self.lanes)
+            exact = packed.exact_width(view.shape[0] // groups, self.target.lanes)
             if exact is None:
                 return None
             return *self._pack(view, form, self._make(view), exact), groups
         array = arranged(view.array())
-        merged = packed.merged_groups(array, groups, self.lanes) if groups > 1 else (array, 1)
+        merged = (
+            packed.merged_groups(array, groups, self.target.lanes) if groups > 1 else (array, 1)
+        )
         if merged is None:
             return None
         array, groups = merged
-        exact = packed.exact_width(array.shape[0] // groups, self.lanes) if groups > 1 else None
-        width = exact or packed.choose_width(array.shape[0], self.lanes)
+        exact = (
+            packed.exact_width(array.shape[0] // groups, self.target.lanes) if groups > 1 else None
+        )
+        width = exact or choose_width(rows, array.shape[0], self.target)
         pack = self._pack(view, form, lambda width: packed.pack_dense(array, width), width)
         return *pack, groups
 
@@ -178,7 +191,7 @@ class _Rewriter(PyExprMutator):
             return None
         shape = Transposed.of(attrs, (view.shape[2], view.shape[3]))
         form = shape and self._grouped(
-            view, shape.groups, f"transposed {attrs.strides} {attrs.dilation}", shape.by_phase
+            view, shape.groups, None, f"transposed {attrs.strides} {attrs.dilation}", shape.by_phase
         )
         if not shape or not form:
             return None
@@ -203,7 +216,7 @@ class _Rewriter(PyExprMutator):
             return None
         if not _is_float32(view) or not self._feeds_matmul(view):
             return None
-        width = packed.choose_width(view.shape[0], self.lanes)
+        width = choose_width(None, view.shape[0], self.target)
         weight, variables = self._pack(view, "gemm", self._make(view), width)
         return self.builder_.call_te(
             kernels.take(weight),
@@ -281,6 +294,12 @@ def _renamed(
     for key, value in attrs.items():
         main = main.with_attr(key, value)
     return with_params(with_main(mod, main), params)
+
+
+def _count(extents: Sequence[Any]) -> int | None:
+    """The product of extents, or ``None`` where one is open."""
+    sizes = [int(n.value) if isinstance(n, tirx.IntImm) else None for n in extents]
+    return None if None in sizes else math.prod(size or 0 for size in sizes)
 
 
 def _is_float32(view: WeightView) -> bool:

@@ -43,14 +43,6 @@ class PackedWeight:
     scale: Callable[..., Expr] | None = None
 
 
-def choose_width(channels: int, lanes: int) -> int:
-    """``NB``: up to four vectors, less where the filling would cost over a tenth."""
-    candidates = [v * lanes for v in (4, 3, 2, 1)]
-    padded = {nb: -(-channels // nb) * nb for nb in candidates}
-    least = min(padded.values())
-    return next(nb for nb in candidates if padded[nb] <= least * 1.1)
-
-
 MOST_MERGED = 16
 """Groups that may share a block: each computes as many products with zeros as it has partners."""
 

@@ -285,6 +285,7 @@ def _reading(plan: Plan, run: Run, panel: Var) -> Plan:
 def _filled(plan: Plan, run: Run, panel: Var, block: Expr) -> Stmt:
     weight = computed_weights(plan)
     assert plan.block is not None
+    block_var, column = plan.block.var, plan.column.var
 
     def fill(left: tuple[Iter, ...], sizes: list[int], at: At) -> Stmt:
         if left:
@@ -297,7 +298,6 @@ def _filled(plan: Plan, run: Run, panel: Var, block: Expr) -> Stmt:
                 name="k",
             )
         step = run.step(at)
-        block_var, column = plan.block.var, plan.column.var
 
         def lane(c: Expr) -> Stmt:
             value = loops.substitute(weight, {**at, block_var: block, column: c})

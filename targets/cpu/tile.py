@@ -117,8 +117,8 @@ class Tile:
         """All terms, joined to ``acc``; short sums are unrolled (rule 7)."""
         main = self.plan.main
         total = loops.as_int(loops.product([it.extent for it in main.reduce]))
-        small = total is not None and total <= _UNROLLED_STEPS
-        unroll = small and total * self.rows <= _UNROLLED_STEPS * 2 and self.plan.block is None
+        most = min(_UNROLLED_STEPS, _UNROLLED_STEPS * 2 // self.rows)
+        unroll = self.plan.block is None and total is not None and total <= most
         checked, live = self.checked(), self.live()
         body = self.steps(acc, list(main.reduce), {}, live, checked, unroll, extra)
         if unroll and self.border is None and checked:

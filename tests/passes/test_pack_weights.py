@@ -20,10 +20,12 @@ from burnish.passes.pack_weights import PackWeights
 from burnish.passes.params import get_params, num_inputs, param_bytes
 from burnish.passes.qparams import pack_bits
 from burnish.passes.quantize import QuantizeWeights, dequantized_weights
+from burnish.targets.cpu.tiling import choose_width
+from burnish.targets.target import CpuTarget
 from relax_support import apply, op_names
 
 op = relax.op
-LANES = 16
+CPU = CpuTarget(lanes=16, registers=32)
 
 
 def linear(rows: int = 5, k: int = 24, n: int = 40, seed: int = 0) -> Case:
@@ -80,7 +82,7 @@ def check_quantized(case: Case, config: QuantizeConfig) -> None:
 
 def test_a_weight_keeps_its_name_and_the_rest_is_left_alone():
     mod = module(linear())
-    after = apply(PackWeights(LANES), mod)
+    after = apply(PackWeights(CPU), mod)
     assert sorted(get_params(after)) == ["a.bias", "a.weight"]
     assert num_inputs(after) == 1
     assert "matmul" not in op_names(after)
@@ -90,14 +92,14 @@ def test_a_weight_keeps_its_name_and_the_rest_is_left_alone():
     np.testing.assert_array_equal(
         get_params(after)["a.bias"].numpy(), get_params(mod)["a.bias"].numpy()
     )
-    width = packed.choose_width(40, LANES)
+    width = choose_width(5, 40, CPU)
     assert tuple(get_params(after)["a.weight"].shape) == (-(-40 // width), 24, width)
 
 
 def test_packing_again_changes_nothing():
     for case in (linear(), tied(), convolution(8, 16, 3)):
-        once = PackWeights(LANES)(module(case))
-        twice = PackWeights(LANES)(once)
+        once = PackWeights(CPU)(module(case))
+        twice = PackWeights(CPU)(once)
         assert tvm_ffi.structural_equal(once["main"], twice["main"])
         assert list(get_params(once)) == list(get_params(twice))
 
@@ -105,7 +107,7 @@ def test_packing_again_changes_nothing():
 def test_a_tied_embedding_is_stored_once():
     case = tied()
     mod = module(case)
-    after = apply(PackWeights(LANES), mod)
+    after = apply(PackWeights(CPU), mod)
     assert sorted(get_params(after)) == ["embed.weight", "mix"]
     assert get_params(after)["embed.weight"].numpy().size == 32 * 16
     got = Built(lowered(mod))(*case.inputs.values())
@@ -119,7 +121,7 @@ def test_a_weight_that_is_also_read_plainly_keeps_both_forms():
         {"x": normal(0, 5, 8)},
         {"w": normal(1, 8, 12)},
     )
-    after = apply(PackWeights(LANES), module(case))
+    after = apply(PackWeights(CPU), module(case))
     assert sorted(get_params(after)) == ["w", "w~packed"]
     compare(Built(lowered(module(case)))(case.inputs["x"]), reference(case), 2e-5)
 
@@ -131,7 +133,7 @@ def test_one_weight_read_two_ways_is_packed_twice():
         {"x": normal(0, 5, 8)},
         {"w": normal(1, 8, 12)},
     )
-    after = apply(PackWeights(LANES), module(case))
+    after = apply(PackWeights(CPU), module(case))
     assert len(get_params(after)) == 2
     assert all(name.startswith("w") for name in get_params(after))
     compare(Built(lowered(module(case)))(case.inputs["x"]), reference(case), 2e-5)
@@ -148,7 +150,7 @@ def test_one_weight_read_two_ways_is_packed_twice():
 def test_what_does_not_fit_is_left_alone(make):
     weight = normal(1, 8, 8, dtype="float16")
     mod = module(Case(make, None, {"x": normal(0, 5, 8)}, {"w": weight}))
-    after = apply(PackWeights(LANES), mod)
+    after = apply(PackWeights(CPU), mod)
     assert "matmul" in op_names(after)
     np.testing.assert_array_equal(get_params(after)["w"].numpy(), weight)
 
@@ -164,14 +166,14 @@ def test_groups_whose_channels_do_not_fill_a_block_are_joined_if_they_are_few(gr
         data_layout="NHWC",
         kernel_layout="OHWI",
     )
-    after = apply(PackWeights(LANES), module(dataclasses.replace(case, make=made)))
+    after = apply(PackWeights(CPU), module(dataclasses.replace(case, make=made)))
     assert ("nn.conv2d" not in op_names(after)) == joined
 
 
 def test_quantized_weights_stay_small():
     mod = module(linear(5, 256, 64))
     codes = QuantizeWeights(QuantizeConfig(bits=4))(mod)
-    after = apply(PackWeights(LANES), codes)
+    after = apply(PackWeights(CPU), codes)
     assert param_bytes(after) <= param_bytes(codes) * 1.01
     assert param_bytes(after) < param_bytes(mod) / 6
     assert {"a.weight", "a.weight.scale", "a.bias"} <= set(get_params(after))
@@ -234,18 +236,6 @@ def test_dense_packing_puts_a_block_of_channels_innermost(n, k, width, outer):
     unpacked = np.moveaxis(made, -1, 1).reshape(blocks * width, *outer, k)
     np.testing.assert_array_equal(unpacked[:n], weight)
     assert not unpacked[n:].any()
-
-
-@given(channels=st.integers(1, 2000), lanes=st.sampled_from([4, 8, 16]))
-def test_the_width_fills_up_by_at_most_a_tenth_of_the_least(channels, lanes):
-    width = packed.choose_width(channels, lanes)
-    assert width % lanes == 0
-    assert width <= 4 * lanes
-
-    def filled(nb: int) -> int:
-        return -(-channels // nb) * nb
-
-    assert filled(width) <= 1.1 * min(filled(v * lanes) for v in (1, 2, 3, 4))
 
 
 @pytest.mark.parametrize("bits", range(2, 8))

@@ -29,7 +29,7 @@ from tvm.tirx import For, ForKind
 from burnish.targets.cpu import attention, tiling
 from burnish.targets.cpu.schedule import SCHEDULED, parallelized, schedule
 from burnish.targets.cpu.stages import walk
-from burnish.targets.target import host, missing_features, parse_target
+from burnish.targets.target import CpuTarget, host, missing_features, parse_target
 from support import require
 
 op = relax.op
@@ -49,6 +49,24 @@ def test_a_tile_fits_the_registers(rows, vectors, registers):
     mr = tiling.choose_rows(rows, vectors, target)
     assert 1 <= mr <= 16
     assert mr * vectors + vectors + 1 <= registers
+
+
+@given(
+    rows=st.integers(1, 3000),
+    channels=st.integers(1, 3000),
+    cpu=st.sampled_from([("znver5", 16, 32), ("haswell", 8, 16), ("cortex-a76", 4, 32)]),
+)
+def test_a_block_of_columns_keeps_the_multipliers_busy(rows, channels, cpu):
+    mcpu, lanes, registers = cpu
+    target = CpuTarget(mcpu=mcpu, lanes=lanes, registers=registers)
+    width = tiling.choose_width(rows, channels, target)
+    assert width % lanes == 0
+    assert width <= 4 * lanes
+    cycles = -(-channels // width) * tiling.fewest_cycles(rows, width // lanes, target)
+    least = rows * channels / lanes / target.fmas
+    if rows >= 16 and channels >= 8 * lanes:
+        assert cycles <= 1.25 * least
+    assert cycles >= least
 
 
 def linear(rows: int, k: int, n: int) -> Case:
