@@ -17,6 +17,7 @@ takes that of the machine it is loaded on.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -42,7 +43,8 @@ from burnish.compiler.signature import Signature
 from burnish.compiler.stages import Source
 from burnish.compiler.tensors import aligned
 from burnish.compiler.waterfall import Report
-from burnish.targets.target import CpuTarget, host_threads, missing_features
+from burnish.targets.isa import machine_name, portable_targets
+from burnish.targets.target import CpuTarget, host, host_threads, missing_features
 
 SCHEMA = 3
 MANIFEST = "manifest.json"
@@ -83,17 +85,8 @@ def save(compiled: Compiled, path: Path) -> Path:
     manifest = {
         "schema": SCHEMA,
         "versions": environment.PINS,
-        "machine": platform.machine(),
-        "target": {
-            "name": target.name,
-            "mcpu": target.mcpu,
-            "mattr": list(target.mattr),
-            "mtriple": target.mtriple,
-            "threads": target.threads,
-            "lanes": target.lanes,
-            "registers": target.registers,
-            "isa": list(target.isa()),
-        },
+        "machine": target.machine,
+        "target": {**dataclasses.asdict(target), "isa": target.isa()},
         "signature": compiled.signature.to_dict(),
         "source": {"hash": compiled.source.hash, "kind": compiled.source.kind},
         "params": list(compiled.params),
@@ -175,29 +168,27 @@ def _check_machine(file: Path, manifest: Mapping[str, Any]) -> None:
         isa = tuple(str(feature) for feature in manifest["target"]["isa"])
     except (KeyError, TypeError, ValueError) as error:
         raise ArtifactError(f"{file} is damaged: its manifest lacks {error}") from error
-    if machine != platform.machine():
-        raise ArtifactError(f"{file} is for {machine}, this machine is {platform.machine()}")
+    here = machine_name(platform.machine())
+    if machine != here:
+        raise ArtifactError(
+            f"{file} is for {machine}, this machine is {here}: compile the model for it, "
+            f"with the target {portable_targets(here)}"
+        )
     if versions != environment.PINS:
         raise ArtifactError(f"{file} was built with {versions}, this is {environment.PINS}")
     missing = missing_features(isa)
     if missing:
         raise ArtifactError(
-            f"{file} needs a CPU with {', '.join(missing)}; this one has not: compile it for "
-            "this machine's target"
+            f"{file} needs a CPU with {', '.join(missing)}; this one ({host().mcpu}) has not: "
+            f"compile the model here, with the target 'cpu', or for most CPUs, with the target "
+            f"{portable_targets(here)}"
         )
 
 
 def _restore(file: Path, manifest: Mapping[str, Any], members: Mapping[str, bytes]) -> Compiled:
     described = manifest["target"]
-    target = CpuTarget(
-        name=described["name"],
-        mcpu=described["mcpu"],
-        mattr=tuple(described["mattr"]),
-        mtriple=described["mtriple"],
-        threads=described["threads"],
-        lanes=described["lanes"],
-        registers=described["registers"],
-    )
+    known = {field.name: described[field.name] for field in dataclasses.fields(CpuTarget)}
+    target = CpuTarget(**{**known, "mattr": tuple(described["mattr"])})
     arrays = safetensors.numpy.load(members["params.safetensors"])
     order = manifest["params"]
     if set(order) != set(arrays):

@@ -11,10 +11,10 @@ from pathlib import Path
 import tvm
 from tvm import relax, tirx
 from tvm.relax import transform as T
-from tvm.support import cc
 
 from burnish.compiler import pipeline
 from burnish.compiler.errors import BuildError, wrap_errors
+from burnish.compiler.linking import linker
 from burnish.compiler.profile.kernel import Kernel
 from burnish.compiler.profile.records import kernel_records
 from burnish.compiler.tune.tasks import task_key
@@ -51,8 +51,7 @@ def build_library(
         return found if symbol is None else found.with_attr("global_symbol", symbol)
 
     names = list(get_params(mod))
-    if shutil.which("g++") is None and shutil.which("clang++") is None:
-        raise BuildError("building needs a C++ linker driver (g++ or clang++) on PATH")
+    compiler = linker(target)
     with wrap_errors(BuildError), target.tvm():
         bundled = without_params(T.BundleModelParams()(mod))
         finish = tvm.transform.Sequential(list(pipeline.build_passes(scheduled)))
@@ -65,8 +64,8 @@ def build_library(
                 tir_pipeline=PIPELINE,
             )
         path = folder / "lib.so"
-        linked = [str(pool.compile_pool(cc.get_cc(), folder))] if pool.AVAILABLE else []
-        executable.export_library(str(path), addons=linked)
+        linked = [str(pool.compile_pool(compiler, folder))] if pool.AVAILABLE else []
+        executable.export_library(str(path), addons=linked, cc=compiler)
         kernels = kernel_records(mod, ready)
     return path, names, kernels
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from tvm import relax
 
 from burnish.compiler import threads
 from burnish.compiler.config import CompileConfig
+from burnish.compiler.errors import TargetError
 from burnish.compiler.profile.kernel import Kernel
 from burnish.compiler.signature import Signature
 from burnish.compiler.stages import Source
@@ -61,10 +62,13 @@ class Compiled:
         self.keep_alive: object = None
         self.kernels = dict(kernels or {})
         self._ir = ir
-        loaded = tvm.runtime.load_module(str(library))
-        self._use_threads = threads.adopt(loaded)
-        self._machine = relax.VirtualMachine(loaded, tvm.cpu())
-        self._main = self._machine["main"]
+        self._main: Any = self._elsewhere
+        self._use_threads: Callable[[int], None] = lambda _: None
+        if not target.why_not_here():
+            loaded = tvm.runtime.load_module(str(library))
+            self._use_threads = threads.adopt(loaded)
+            self._machine = relax.VirtualMachine(loaded, tvm.cpu())
+            self._main = self._machine["main"]
         self._weights = tvm_ffi.convert(list(self.params.values()))
         self._addresses = {address(value) for value in self.params.values()}
         self._slots = [InputSlot() for _ in signature.inputs]
@@ -92,6 +96,13 @@ class Compiled:
             kept = self._addresses.union(slot.address for slot in self._slots)
             given = [give(value, kept, as_torch=as_torch) for value in outputs]
         return self.signature.unflatten(given)
+
+    def _elsewhere(self, *_: Any) -> Any:
+        raise TargetError(
+            f"this model was compiled for {self.target.name!r} and cannot run here: "
+            f"{self.target.why_not_here()}; save it, and load it there",
+            stage="run",
+        )
 
     @property
     def params_bytes(self) -> int:

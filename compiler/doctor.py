@@ -43,8 +43,8 @@ class Check:
 def examine() -> list[Check]:
     """All checks, the needed ones first. Takes some seconds: it imports torch and TVM."""
     checks: tuple[Callable[[], Check], ...] = (
-        *(python, tvm_pair, cpu, cpu_kernel, cxx, memory, torch_, onnxruntime),
-        *(openvino, tuner, cuda, opencl, zoo),
+        *(python, tvm_pair, cpu, instruction_set, cpu_kernel, cxx, memory, torch_, onnxruntime),
+        *(openvino, tuner, other_cpus, cuda, opencl, zoo),
     )
     return [check() for check in checks]
 
@@ -72,6 +72,27 @@ def cpu() -> Check:
     sets = " ".join(machine["isa"]) or "no vector instructions"
     detail = f"{machine['cpu']}, {machine['cores']} cores for this process; {sets}"
     return Check("cpu", "ok", detail, needed=True)
+
+
+def instruction_set() -> Check:
+    """What code for ``cpu`` is made for: LLVM's name of this CPU, its vectors and its caches."""
+    name = "instruction set"
+    if tvm_pair().status != "ok":
+        return Check(name, "broken", "not tried: the TVM pair is wrong", needed=True)
+    from burnish.targets.target import host
+
+    found = host()
+    sets = [f for f in ("avx512f", "avx2", "avx", "sse4.2", "sse2", "neon") if f in found.isa()]
+    caches = " + ".join(
+        f"{size // 1024} KiB" if size < 2**20 else f"{size / 2**20:g} MiB"
+        for size in (found.l1, found.l2, found.l3)
+    )
+    without = f", without {', '.join(f[1:] for f in found.mattr)}" if found.mattr else ""
+    detail = (
+        f"{found.mcpu}{without}: {sets[0] if sets else 'no vectors'}, {found.lanes} floats a "
+        f"vector, {found.registers} vector registers, caches {caches}"
+    )
+    return Check(name, "ok", detail, needed=True)
 
 
 def cpu_kernel() -> Check:
@@ -152,6 +173,27 @@ def tuner() -> Check:
         if found.status != "ok":
             return Check("tuner", found.status, f"{module}: {found.detail}", found.remedy)
     return Check("tuner", "ok", "xgboost, psutil and cloudpickle import")
+
+
+def other_cpus() -> Check:
+    """Linkers for other architectures."""
+    from burnish.compiler.errors import BuildError
+    from burnish.compiler.linking import linker
+    from burnish.targets.isa import machine_name
+    from burnish.targets.target import ARCHITECTURES, parse_target
+
+    here = machine_name(platform.machine())
+    found, wanted = [], []
+    for other in ARCHITECTURES:
+        if other == here:
+            continue
+        try:
+            found.append(f"{other}: {linker(parse_target(f'llvm -mtriple={other}-linux-gnu'))}")
+        except BuildError as error:
+            wanted.append(error.message)
+    if wanted:
+        return Check("other CPUs", "missing", "; ".join([*found, *wanted]))
+    return Check("other CPUs", "ok", "linkers: " + "; ".join(found))
 
 
 def cuda() -> Check:

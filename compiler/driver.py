@@ -98,6 +98,13 @@ def tune(optimized: Optimized, config: Any = None, *, progress: Progress | None 
         settings = settings.overridden(tune=config)
     if settings.tune is None:
         return Tuned(optimized, {}, optimized.report)
+    why = optimized.target.why_not_here()
+    if why:
+        raise TargetError(
+            f"tuning runs kernels for {optimized.target.name!r} on this machine, but {why}: "
+            "tune on such a machine",
+            stage="tune",
+        )
     from burnish.compiler.tuning import tuned_kernels
 
     start = time.perf_counter()

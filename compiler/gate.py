@@ -26,6 +26,7 @@ from burnish.compiler import artifact
 from burnish.compiler.build import build_library
 from burnish.compiler.compiled import Compiled
 from burnish.compiler.config import CompileConfig
+from burnish.compiler.errors import TargetError
 from burnish.compiler.measure.runners import ArtifactRunner
 from burnish.compiler.measure.service import MeasureService
 from burnish.compiler.measure.timing import Timing, faster
@@ -138,6 +139,13 @@ class Gate:
             and imported.source.example_inputs
             and (config.prune or config.quantize or config.passes)
         )
+        why = target.why_not_here() if self.active else ""
+        if why:
+            raise TargetError(
+                f"do_no_harm runs the model for {target.name!r} on this machine, but {why}: "
+                "say do_no_harm=False",
+                stage="optimize",
+            )
         self._variants = Variants(imported.signature, imported.source, target, config)
         self._known: list[tuple[tvm.IRModule, Variant]] = []
 

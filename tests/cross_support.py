@@ -24,6 +24,7 @@ from tvm.ir.expr import GenericConst
 
 from burnish.passes.params import get_params
 from burnish.targets.cpu.loops import substitute
+from burnish.targets.cpu.lowering import PIPELINE
 from burnish.targets.cpu.schedule import schedule
 from burnish.targets.cpu.stages import simplified, walk
 from burnish.targets.target import CpuTarget
@@ -121,7 +122,9 @@ class Program:
 
     def build(self, folder: Path, compiler: str, flags: Sequence[str] = ()) -> Path:
         """A program in ``folder``, linked by the C compiler for the target."""
-        built = tvm.compile(tvm.IRModule(self.kernels), target=self.target.tvm())
+        built = tvm.compile(
+            tvm.IRModule(self.kernels), target=self.target.tvm(), tir_pipeline=PIPELINE
+        )
         built.mod.write_to_file(str(folder / "kernels.o"), "o")
         (folder / "kernels.inc").write_text("".join(f"KERNEL({name})\n" for name in self.kernels))
         program = folder / "kernels"

@@ -19,7 +19,10 @@ from small_nets import Block, Mlp, made
 import burnish
 from burnish.compiler import artifact
 from burnish.compiler.artifact import MANIFEST, MEMBERS
-from burnish.compiler.errors import ArtifactError
+from burnish.compiler.errors import ArtifactError, BuildError, TargetError
+from burnish.targets import target as targets
+from burnish.targets.target import parse_target
+from support import require_program
 
 X = torch.randn(2, 20, generator=torch.Generator().manual_seed(1))
 
@@ -85,7 +88,7 @@ def test_a_loaded_model_is_the_saved_one(saved):
     assert loaded.show() == compiled.show()
     assert (loaded.source.hash, loaded.source.kind) == (compiled.source.hash, "torch")
     assert list(loaded.params) == list(compiled.params)
-    assert loaded.target.isa() == compiled.target.isa()
+    assert loaded.target == compiled.target
 
 
 def test_saving_twice_writes_the_same_bytes(saved):
@@ -214,7 +217,7 @@ def test_a_truncated_file(saved, tmp_path, share):
         ({"machine": "riscv64"}, "is for riscv64, this machine is"),
         ({"machine": None}, "its manifest lacks 'machine'"),
         ({"versions": {"apache-tvm": "0.1"}}, "was built with {'apache-tvm': '0.1'}"),
-        ({"target": {"isa": ["avx-9000"]}}, "needs a CPU with avx-9000; this one has not"),
+        ({"target": {"isa": ["avx-9000", "sha"]}}, "needs a CPU with avx-9000; this one ("),
         ({"target": None}, "its manifest lacks 'target'"),
         ({"target": {}}, "its manifest lacks 'isa'"),
         ({"params": ["other"]}, "is damaged: the weights are not those of the manifest"),
@@ -224,6 +227,46 @@ def test_a_truncated_file(saved, tmp_path, share):
 )
 def test_a_manifest_that_does_not_fit(saved, tmp_path, changes, message):
     refused(changed_manifest(saved, tmp_path / "m.burnish", **changes), message)
+
+
+def test_an_artifact_of_another_machine(tmp_path, monkeypatch):
+    """Built for ARM here; and built here, on a machine that has less."""
+    require_program("aarch64-linux-gnu-g++", "g++-aarch64-linux-gnu")
+    arm = burnish.compile(made(Mlp), (X,), target="llvm -mtriple=aarch64-linux-gnu")
+    why = "it is for aarch64, and this machine is x86_64; save it, and load it there"
+    with pytest.raises(TargetError, match=why) as caught:
+        arm(X)
+    assert caught.value.stage == "run"
+    refused(arm.save(tmp_path / "arm.burnish"), "is for aarch64, this machine is x86_64: compile")
+
+    path = burnish.compile(made(Mlp), (X,), target="llvm -mcpu=x86-64-v3").save(tmp_path / "m")
+    torch.testing.assert_close(burnish.load(path)(X), made(Mlp)(X))
+    monkeypatch.setattr(targets, "host", lambda: parse_target("llvm -mcpu=x86-64-v2"))
+    monkeypatch.setattr(artifact, "_restore", None)  # not reached
+    refused(path, "needs a CPU with avx, avx2, bmi, bmi2, f16c, fma, lzcnt, movbe; this one")
+
+
+def test_what_must_run_here_says_so_for_another_machine():
+    arm = "llvm -mtriple=aarch64-linux-gnu"
+    with pytest.raises(TargetError, match=r"do_no_harm runs the model .* say do_no_harm=False"):
+        burnish.compile(made(Mlp), (X,), target=arm, quantize="int8")
+    with pytest.raises(TargetError, match=r"tuning runs kernels .* tune on such a machine"):
+        burnish.compile(made(Mlp), (X,), target=arm, tune=2)
+
+
+@pytest.mark.parametrize(
+    ("triple", "message"),
+    [
+        ("aarch64-linux-gnu", "aarch64-linux-gnu-g++ is not on PATH (Debian: apt install g++-aarc"),
+        ("aarch64-linux-musl", "aarch64-linux-musl-g++ or aarch64-linux-gnu-g++ is not on PATH"),
+        ("arm64-apple-macos", "needs a linker for it: arm64-apple-macos-g++ is not on PATH"),
+    ],
+)
+def test_a_missing_linker_is_named(triple, message, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(BuildError, match=re.escape(message)) as caught:
+        burnish.compile(made(Mlp), (X,), target=f"llvm -mtriple={triple}")
+    assert caught.value.stage == "build"
 
 
 def test_a_manifest_that_is_no_json(saved, tmp_path):

@@ -11,6 +11,7 @@ from types import ModuleType
 import pytest
 
 from burnish.compiler import doctor
+from burnish.targets.target import host
 
 
 def test_wrong_tvm_pair_names_the_right_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,6 +28,25 @@ def test_no_compiler_on_the_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     found = doctor.cxx()
     assert (found.status, found.needed) == ("missing", True)
     assert "install g++" in found.remedy
+
+
+def test_what_code_is_made_for() -> None:
+    found = doctor.instruction_set()
+    assert (found.status, found.needed) == ("ok", True)
+    assert f"{host().mcpu}: " in found.detail
+    assert f"{host().lanes} floats a vector, {host().registers} vector registers" in found.detail
+    assert f"{host().l1 // 1024} KiB + " in found.detail
+
+
+def test_linkers_for_other_cpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = doctor.other_cpus()
+    assert (found.status, found.needed) == ("missing", False)
+    assert "aarch64-linux-gnu-g++ is not on PATH" in found.detail
+    linker = tmp_path / "aarch64-linux-gnu-g++"
+    linker.write_text("#!/bin/sh\n")
+    linker.chmod(0o755)
+    assert doctor.other_cpus().detail == f"linkers: aarch64: {linker}"
 
 
 def test_compiler_that_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
