@@ -63,7 +63,7 @@ class Compiled:
         self.kernels = dict(kernels or {})
         self._ir = ir
         self._main: Any = self._elsewhere
-        self._use_threads: Callable[[int], None] = lambda _: None
+        self._use_threads: Callable[[int], object] = lambda _: None
         if not target.why_not_here():
             loaded = tvm.runtime.load_module(str(library))
             self._use_threads = threads.adopt(loaded)
