@@ -2,7 +2,7 @@
 
 1. Kernels whose every access is ``buffer[i, j, ...]`` on equal shapes run as one flat loop.
 2. Otherwise the innermost loop is the vector loop and the outer loops run in parallel.
-3. Comparisons of the innermost variable with constants (concatenation, padding) split the loop
+3. Comparisons of one loop's variable with constants (concatenation, padding) split that loop
    into ranges in which they are decided, so that no element is tested.
 4. Kernels with too little work to pay for waking the threads run on one.
 """
@@ -35,6 +35,9 @@ from burnish.targets.target import CpuTarget
 SERIAL_WORK = 16 * 1024
 """Element operations below which a kernel stays on one thread (waking another costs ~3 us)."""
 
+MOST_RANGES = 64
+"""Ranges a loop is cut into at most: each is code of its own."""
+
 
 def work_of(stage: Stage) -> int | None:
     """Rough count of element operations of a stage."""
@@ -61,6 +64,9 @@ def emit(program: Program, stage: Stage, target: CpuTarget) -> Stmt:
     outer_iters: list[Iter] = [it for it in outer if it is not None]
     extents = [it.extent for it in outer_iters]
     work = work_of(stage)
+    cut = _cut_axis(stage, outer_iters)
+    if cut is not None:
+        return _in_pieces(stage, inner, outer_iters, *cut, target)
 
     def row(flat_index: Expr) -> Stmt:
         outer_at = dict(
@@ -75,6 +81,71 @@ def emit(program: Program, stage: Stage, target: CpuTarget) -> Stmt:
     if not outer_iters or loops.as_int(loops.product(extents)) == 1:
         return _chunked_inner(stage, inner, outer_iters, work, target)
     return parallel_or_serial(loops.product(extents), work, row)
+
+
+def _cut_axis(stage: Stage, outer: list[Iter]) -> tuple[Iter, list[int]] | None:
+    """The outer loop to cut by rule 3, and where: the one with most ranges."""
+    found = [(it, _decided_ranges(stage, it)) for it in outer]
+    best = max(found, key=lambda pair: len(pair[1]), default=None)
+    return best if best is not None and len(best[1]) > 2 else None
+
+
+def _decided_ranges(stage: Stage, it: Iter) -> list[int]:
+    """Where conditions that ``it`` alone decides change, from 0 to its size; else nothing."""
+    size = it.size
+    calls = [c for c in walk(stage.value, Call) if getattr(c.op, "name", "") == "prim.if_then_else"]
+    if size is None or size > MOST_RANGES or not calls:
+        return []
+    bounds = _bounds(stage)
+    points = {0, size}
+    for call in calls:
+        condition = call.args[0]
+        if not any(v.same_as(it.var) for v in walk(condition, Var)) or loads(condition):
+            continue
+        told = [
+            loops.as_int(simplified(condition, {**bounds, it.var: (k, k + 1)})) for k in range(size)
+        ]
+        if None not in told:
+            points.update(k for k in range(1, size) if told[k] != told[k - 1])
+    return sorted(points)
+
+
+def _bounds(stage: Stage) -> dict[Var, tuple[int, int]]:
+    return {it.var: (0, it.size) for it in stage.spatial if it.size is not None}
+
+
+def _in_pieces(
+    stage: Stage, inner: Iter, outer: list[Iter], cut: Iter, at: list[int], target: CpuTarget
+) -> Stmt:
+    """Rule 3 along an outer loop: the other loops in parallel, one range after the other inside.
+
+    Where there are no other loops, each range is a parallel loop.
+    """
+    others = [it for it in outer if it is not cut]
+    work, count = work_of(stage), loops.product([it.extent for it in others])
+    size = cut.size or 0
+    alone = (loops.as_int(count) or target.threads) < target.threads
+
+    def piece(low: int, high: int, flat: Expr) -> Stmt:
+        parts = loops.split_index(flat, [it.extent for it in others])
+        around = dict(zip([it.var for it in others], parts, strict=True))
+        bounds = {**_bounds(stage), cut.var: (low, high)}
+        now = replace(stage, value=simplified(stage.value, bounds))
+
+        def step(k: Expr) -> Stmt:
+            return _inner_loop(now, inner, {**around, cut.var: k + low if low else k}, target)
+
+        if alone:
+            share = None if work is None else work * (high - low) // size
+            return parallel_or_serial(high - low, share, step)
+        return loops.serial(high - low, step)
+
+    def pieces(flat: Expr) -> Stmt:
+        return loops.seq(*[piece(low, high, flat) for low, high in pairwise(at)])
+
+    if alone:
+        return loops.serial(count, pieces)
+    return parallel_or_serial(count, work, pieces)
 
 
 def _zeroes(iters: Iterable[Iter]) -> dict[Var, Expr]:
@@ -119,7 +190,7 @@ def _breakpoints(stage: Stage, inner: Iter, size: int) -> list[int]:
                     if constant is not None:
                         points.update({-constant, 1 - constant})
     inside = sorted(p for p in points if 0 <= p <= size)
-    return inside if len(inside) <= 12 else [0, size]
+    return inside if len(inside) <= MOST_RANGES + 1 else [0, size]
 
 
 def _inner_loop(stage: Stage, inner: Iter, outer_at: dict[Var, Expr], target: CpuTarget) -> Stmt:
