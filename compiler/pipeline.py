@@ -23,6 +23,7 @@ from burnish.passes.prune import PruneWeights
 from burnish.passes.quantize import QuantizeWeights
 from burnish.passes.schedule_kernels import ScheduleKernels
 from burnish.passes.sink_transposes import SinkTransposes
+from burnish.passes.slice_splits import SliceSplits
 from burnish.targets.target import CpuTarget
 
 Pass: TypeAlias = tvm.ir.transform.Pass
@@ -79,6 +80,7 @@ def _lower(target: CpuTarget) -> tuple[Pass, ...]:
         relax.backend.DispatchSampling(),
         relax.backend.DispatchSortScan(),
         DequantizeRows(),
+        SliceSplits(),
         T.LegalizeOps(),
         FoldWeights(),
         DropUnusedWeights(),
