@@ -18,6 +18,8 @@ from tvm.ir import Expr
 from burnish.passes.packed import PackedWeight
 
 PACKED = "burnish.packed"
+USEFUL = "burnish.useful"
+"""Block attribute: the share of a contraction's products that its definition has, as ``1/4``."""
 Make = Callable[..., te.Tensor]
 
 
@@ -100,7 +102,8 @@ def _contract(
         value = weight.value(tensors, block, axes, element, code[0] if code else 0, lane)
         return te.sum(read(place, axes, k, block) * value, axis=[*axes, element, *code])
 
-    total = te.compute((*rows, blocks, width), term, name="contract", attrs={PACKED: width})
+    attrs = {PACKED: width, **({USEFUL: str(weight.useful)} if weight.useful != 1 else {})}
+    total = te.compute((*rows, blocks, width), term, name="contract", attrs=attrs)
 
     def unpack(*at: Any) -> Expr:
         *place, n = at

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from burnish.targets.cpu.tiling import choose_width
 from burnish.targets.target import CpuTarget
 
 _OUT_FUSABLE = 4
+WHOLE = Fraction(1)
 
 
 @tvm.transform.module_pass(opt_level=0, name="PackWeights")
@@ -160,8 +162,12 @@ class _Rewriter(PyExprMutator):
         rows: int | None,
         form: str = "conv",
         arranged: Callable[[np.ndarray], np.ndarray] = lambda array: array,
+        shares: Fraction = WHOLE,
     ) -> tuple[packed.PackedWeight, list[relax.Var], int] | None:
-        """A weight that ``arranged`` makes [O, H, W, I / groups], packed, and its groups then."""
+        """A weight that ``arranged`` makes [O, H, W, I / groups], packed, and its groups then.
+
+        ``shares`` is what part of the arranged weight is the weight's own.
+        """
         if groups == 1 and view.codes is not None:
             width = choose_width(rows, view.shape[0], self.target)
             return *self._pack(view, form, self._make(view), width), 1
@@ -176,13 +182,17 @@ class _Rewriter(PyExprMutator):
         )
         if merged is None:
             return None
+        useful = Fraction(merged[1], groups) * shares
         array, groups = merged
         exact = (
             packed.exact_width(array.shape[0] // groups, self.target.lanes) if groups > 1 else None
         )
         width = exact or choose_width(rows, array.shape[0], self.target)
-        pack = self._pack(view, form, lambda width: packed.pack_dense(array, width), width)
-        return *pack, groups
+
+        def make(width: int) -> packed.PackedWeight:
+            return replace(packed.pack_dense(array, width), useful=useful)
+
+        return *self._pack(view, form, make, width), groups
 
     def _conv2d_transpose(self, call: relax.Call) -> relax.Expr | None:
         """Rule 5; the layout says that :class:`PutChannelsLast` has seen it."""
@@ -191,7 +201,12 @@ class _Rewriter(PyExprMutator):
             return None
         shape = Transposed.of(attrs, (view.shape[2], view.shape[3]))
         form = shape and self._grouped(
-            view, shape.groups, None, f"transposed {attrs.strides} {attrs.dilation}", shape.by_phase
+            view,
+            shape.groups,
+            None,
+            f"transposed {attrs.strides} {attrs.dilation}",
+            shape.by_phase,
+            shape.useful((view.shape[2], view.shape[3])),
         )
         if not shape or not form:
             return None

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 from tvm import te, tirx
@@ -31,7 +32,8 @@ class PackedWeight:
 
     ``per`` codes share a storage element along ``K``. ``value(tensors, block, outer, element,
     code, lane)`` is the weight at code ``code`` of element ``element``; ``scale(tensors, n)``,
-    if any, multiplies the finished sum of channel ``n``.
+    if any, multiplies the finished sum of channel ``n``. ``useful`` is the share of products that
+    are not with a zero which only the form of the weight put there.
     """
 
     arrays: dict[str, np.ndarray]
@@ -41,6 +43,7 @@ class PackedWeight:
     per: int
     value: Callable[..., Expr]
     scale: Callable[..., Expr] | None = None
+    useful: Fraction = Fraction(1)
 
 
 MOST_MERGED = 16

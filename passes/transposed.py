@@ -10,6 +10,7 @@ convolution is often described with; taps are added only where s does not divide
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -97,6 +98,11 @@ class Transposed:
     @property
     def phases(self) -> int:
         return self.vertical.stride * self.horizontal.stride
+
+    def useful(self, kernel: tuple[int, int]) -> Fraction:
+        """The share of the phases' taps that are the kernel's own, not zeros between or after."""
+        v, h = self.vertical, self.horizontal
+        return Fraction(kernel[0] * kernel[1], v.reach * v.stride * h.reach * h.stride)
 
     def by_phase(self, weight: np.ndarray) -> np.ndarray:
         """``[I, O / G, KH, KW] -> [G * phases * O / G, JH, JW, I / G]``, taps in reverse."""

@@ -4,7 +4,8 @@
    nothing. An operation counts once for each combination of the loop variables it depends on.
 2. ``sum(a * b)`` over a reduction is a multiply-add, two operations; any other arithmetic is one,
    selections and conversions none.
-3. Of a stage that is only read in part (columns that fill up a packed block), that part counts.
+3. Of a stage that is only read in part (columns that fill up a packed block), that part counts;
+   products with zeros that only the packing put there do not.
 4. Causal attention counts the pairs of a query and a key that it looks at.
 5. Each buffer moves once; of a table that is looked up in, the rows looked up.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import tvm
@@ -22,6 +24,7 @@ from tvm.ir.prim import Add, Mul
 
 from burnish.compiler.profile.amounts import amount, least, part, plus, product, times
 from burnish.compiler.profile.kernel import Amount
+from burnish.passes.kernels import USEFUL
 from burnish.targets.cpu.attention import ATTENTION
 from burnish.targets.cpu.stages import HEAVY, Iter, Program, Stage, loads, read_program, walk
 
@@ -153,7 +156,9 @@ def _operations(stage: Stage) -> tuple[Amount, Amount, Amount]:
         every = product(it.extent for it in _loops(stage))
         factors = _factors(stage)
         if factors is not None:
-            flops, parts = times(2, every), factors
+            useful = Fraction(str(stage.attrs.get(USEFUL, "1")))
+            flops = part(times(2, every), useful.numerator, useful.denominator)
+            parts = factors
         else:
             light.append(every)
     while parts:

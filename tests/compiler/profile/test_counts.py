@@ -83,6 +83,25 @@ def test_convolutions_as_torch_counts_them(channels, filters, window, stride, si
     assert sum(kernel.flops for kernel in found.values()) == count_work(net, (x,)).flops
 
 
+@pytest.mark.parametrize(("channels", "groups"), [(12, 6), (32, 8), (64, 2)])
+def test_joined_groups_count_as_if_apart(channels, groups):
+    net = nn.Conv2d(channels, 2 * channels, 3, padding=1, groups=groups, bias=False)
+    x = torch.ones(1, channels, 8, 8)
+    found = records(net, (x,))
+    assert sum(kernel.flops for kernel in found.values()) == count_work(net, (x,)).flops
+
+
+@pytest.mark.parametrize(("window", "stride"), [(2, 2), (3, 2), (4, 2)])
+def test_transposed_convolutions_count_the_kernels_own_taps(window, stride):
+    net = nn.ConvTranspose2d(8, 16, window, stride, bias=False)
+    x = torch.ones(1, 8, 6, 6)
+    found = sum(kernel.flops for kernel in records(net, (x,)).values())
+    # PyTorch counts for each input, here each output counts: borders differ.
+    assert found == pytest.approx(count_work(net, (x,)).flops, rel=0.5)
+    if window == stride:
+        assert found == count_work(net, (x,)).flops
+
+
 def test_a_convolution_reads_its_input_and_weights_once():
     found = records(nn.Conv2d(16, 32, 3, padding=1), (torch.ones(1, 16, 8, 8),))
     kernel = only(found, "conv2d")
