@@ -64,7 +64,7 @@ def build_library(
                 tir_pipeline=PIPELINE,
             )
         path = folder / "lib.so"
-        linked = [str(pool.compile_pool(compiler, folder))] if pool.AVAILABLE else []
+        linked = pool.compile_linked(compiler, folder) if pool.AVAILABLE else []
         executable.export_library(str(path), addons=linked, cc=compiler)
         kernels = kernel_records(mod, ready)
     return path, names, kernels

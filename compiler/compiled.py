@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,12 @@ from burnish.compiler import threads
 from burnish.compiler.config import CompileConfig
 from burnish.compiler.errors import TargetError
 from burnish.compiler.profile.kernel import Kernel
+from burnish.compiler.replay import Replay, private, record
 from burnish.compiler.signature import Signature
 from burnish.compiler.stages import Source
-from burnish.compiler.tensors import InputSlot, address, give
+from burnish.compiler.tensors import InputSlot, address, give, given_array
 from burnish.compiler.waterfall import Report
+from burnish.targets.cpu import pool
 from burnish.targets.target import CpuTarget
 
 
@@ -29,7 +31,8 @@ class Compiled:
     """A model built for one target.
 
     Call it like the model it was made from: torch tensors in, torch tensors out; NumPy arrays in,
-    NumPy arrays out; the same nesting. Calls from several threads take turns.
+    NumPy arrays out; the same nesting. Calls from several threads take turns. The first call of a
+    model whose shapes are all known is recorded (:mod:`burnish.compiler.replay`).
 
     ``report`` tells what each pass did, ``signature`` what it takes and returns, ``params`` maps
     weight names to arrays as stored, ``path`` is the artifact it was loaded from or saved to,
@@ -64,15 +67,18 @@ class Compiled:
         self._ir = ir
         self._main: Any = self._elsewhere
         self._use_threads: Callable[[int], object] = lambda _: None
+        self._replay: Replay | None = None
+        self._to_record = False
         if not target.why_not_here():
-            loaded = tvm.runtime.load_module(str(library))
-            self._use_threads = threads.adopt(loaded)
-            self._machine = relax.VirtualMachine(loaded, tvm.cpu())
-            self._main = self._machine["main"]
+            self._loaded = tvm.runtime.load_module(str(library))
+            self._use_threads = threads.adopt(self._loaded)
+            self._main = relax.VirtualMachine(self._loaded, tvm.cpu())["main"]
+            self._to_record = pool.AVAILABLE and not signature.symbols
         self._weights = tvm_ffi.convert(list(self.params.values()))
         self._addresses = {address(value) for value in self.params.values()}
         self._slots = [InputSlot() for _ in signature.inputs]
-        self._seen: set[tuple[Any, ...]] = set()
+        self._plain = [node for _, node in signature.arguments] == list(range(len(self._slots)))
+        self._seen: dict[tuple[Any, ...], bool] = {}
         self._lock = threading.Lock()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -81,21 +87,40 @@ class Compiled:
         Raises :class:`~burnish.compiler.errors.InvalidInputError` for a wrong number, dtype or
         shape of inputs.
         """
-        leaves = self.signature.flatten(args, kwargs)
-        as_torch = any(isinstance(leaf, torch.Tensor) for leaf in leaves)
-        key = tuple((getattr(leaf, "shape", None), getattr(leaf, "dtype", None)) for leaf in leaves)
-        if key not in self._seen:
+        plain = self._plain and not kwargs and len(args) == len(self._slots)
+        leaves: Sequence[Any] = args if plain else self.signature.flatten(args, kwargs)
+        try:
+            key = tuple([(leaf.shape, leaf.dtype) for leaf in leaves])
+        except AttributeError:
             leaves = [leaf if hasattr(leaf, "dtype") else np.asarray(leaf) for leaf in leaves]
+            key = tuple([(leaf.shape, leaf.dtype) for leaf in leaves])
+        as_torch = self._seen.get(key)
+        if as_torch is None:
             self.signature.check(leaves)
-            self._seen.add(key)
+            as_torch = any(isinstance(leaf, torch.Tensor) for leaf in leaves)
+            self._seen[key] = as_torch
         with self._lock:
             self._use_threads(self.target.threads)
             tensors = [slot.take(leaf) for slot, leaf in zip(self._slots, leaves, strict=True)]
-            result = self._main(*tensors, self._weights)
-            outputs = [result] if isinstance(result, tvm.runtime.Tensor) else list(result)
-            kept = self._addresses.union(slot.address for slot in self._slots)
-            given = [give(value, kept, as_torch=as_torch) for value in outputs]
+            if self._replay is not None:
+                given: list[Any] = self._replay(tensors)
+                if not as_torch:
+                    given = [given_array(value) for value in given]
+            else:
+                given = self._run(tensors, as_torch=as_torch)
         return self.signature.unflatten(given)
+
+    def _run(self, tensors: Sequence[Any], *, as_torch: bool) -> list[Any]:
+        """Outputs by way of the virtual machine; the first call is recorded where it can be."""
+        if self._to_record:
+            self._to_record = False
+            copies = [private(value) for value in tensors]
+            self._replay, outputs = record(self._loaded, copies, self._weights)
+        else:
+            result = self._main(*tensors, self._weights)
+            outputs = list(result) if isinstance(result, tvm_ffi.Array) else [result]
+        kept = self._addresses.union(slot.address for slot in self._slots)
+        return [give(value, kept, as_torch=as_torch) for value in outputs]
 
     def _elsewhere(self, *_: Any) -> Any:
         raise TargetError(

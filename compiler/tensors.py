@@ -21,15 +21,18 @@ class InputSlot:
         """Of the buffer; 0 before there is one."""
         self._buffer: tvm.runtime.Tensor | None = None
 
-    def take(self, value: Any) -> tvm.runtime.Tensor:
-        """A TVM tensor of the same content.
+    def take(self, value: Any) -> Any:
+        """A tensor of the same content that TVM takes: a torch tensor itself, or a TVM tensor.
 
-        Memory is shared if it is contiguous, without offset and aligned to ``ALIGNMENT`` bytes.
+        Memory is shared if it is contiguous and aligned to ``ALIGNMENT`` bytes.
         """
         if isinstance(value, torch.Tensor):
             return self._take_torch(value)
         if isinstance(value, tvm.runtime.Tensor):
-            return value
+            view = torch.from_dlpack(value)
+            if view.is_contiguous() and view.data_ptr() % ALIGNMENT == 0:
+                return value
+            return self._copied(view)
         array = np.asarray(value)
         if (
             array.flags.c_contiguous
@@ -42,14 +45,18 @@ class InputSlot:
         buffer.copyfrom(np.ascontiguousarray(array).reshape(array.shape))
         return buffer
 
-    def _take_torch(self, value: torch.Tensor) -> tvm.runtime.Tensor:
-        value = value.detach()
-        if value.device.type != "cpu":
+    def _take_torch(self, value: torch.Tensor) -> Any:
+        if value.requires_grad:
+            value = value.detach()
+        if not value.is_cpu:
             value = value.cpu()
-        if not value.is_contiguous() or value.is_conj() or value.is_neg():
+        if not value.is_contiguous() or value.is_neg() or value.is_conj():
             value = value.resolve_conj().resolve_neg().contiguous()
-        if value.data_ptr() % ALIGNMENT == 0 and value.storage_offset() == 0:
-            return tvm.runtime.from_dlpack(value)
+        if value.data_ptr() % ALIGNMENT == 0:
+            return value
+        return self._copied(value)
+
+    def _copied(self, value: torch.Tensor) -> tvm.runtime.Tensor:
         buffer = self._sized(tuple(value.shape), str(value.dtype).removeprefix("torch."))
         torch.from_dlpack(buffer).copy_(value)
         return buffer
@@ -63,19 +70,26 @@ class InputSlot:
         return buffer
 
 
-def give(value: tvm.runtime.Tensor, kept: Container[int], *, as_torch: bool) -> Any:
-    """An output as the caller's kind of tensor.
+def give(value: Any, kept: Container[int], *, as_torch: bool) -> Any:
+    """An output, a torch or a TVM tensor, as the caller's kind of tensor.
 
     It shares the output's memory, save where that is at one of the ``kept`` addresses: a model
     may return an input or a weight, whose memory the next call reads or writes.
     """
     if as_torch:
-        tensor = torch.from_dlpack(value)
+        tensor = value if isinstance(value, torch.Tensor) else torch.from_dlpack(value)
         return tensor.clone() if tensor.data_ptr() in kept else tensor
     if str(value.dtype) in ("bool", "bfloat16"):
         return value.numpy()
     array = np.from_dlpack(value)
     return array.copy() if array.ctypes.data in kept else array
+
+
+def given_array(value: torch.Tensor) -> np.ndarray:
+    """A new torch tensor as an array."""
+    if value.dtype == torch.bfloat16:
+        return tvm.runtime.from_dlpack(value).numpy()
+    return value.numpy()
 
 
 def address(value: tvm.runtime.Tensor) -> int:

@@ -1,4 +1,4 @@
-"""The thread pool that is linked into every library: ``pool.c`` and how kernels speak to it."""
+"""What is linked into every library beside its kernels: ``pool.c`` and ``replay.c``."""
 
 from __future__ import annotations
 
@@ -12,28 +12,32 @@ import tvm_ffi.libinfo
 from tvm import tirx
 from tvm.tirx import Evaluate, For, ForKind, SeqStmt, Stmt
 
-SOURCE = Path(__file__).with_name("pool.c")
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("pool.c", "replay.c"))
 AVAILABLE = sys.platform == "linux"
 """Whether the pool is written for this system; elsewhere libraries keep TVM's."""
 
-JOIN, THREADS = "burnish_join_pool", "burnish_threads"
-"""Names of the functions a library has beside its kernels; see ``pool.c``."""
+JOIN, THREADS, REPLAY = "burnish_join_pool", "burnish_threads", "burnish_replay"
+"""Names of the functions a library has beside its kernels; see the sources."""
 
 
-def compile_pool(compiler: str, folder: Path) -> Path:
-    """The object file of the pool, for linking into a library.
+def compile_linked(compiler: str, folder: Path) -> list[str]:
+    """The object files to link into a library.
 
     Raises ``RuntimeError`` with what the compiler said.
     """
-    path = folder / "pool.o"
+    return [str(_compiled(compiler, source, folder)) for source in SOURCES]
+
+
+def _compiled(compiler: str, source: Path, folder: Path) -> Path:
+    path = folder / f"{source.stem}.o"
     include = (tvm_ffi.libinfo.find_include_path(), tvm_ffi.libinfo.find_dlpack_include_path())
     command = [compiler, "-x", "c", "-std=gnu11", "-O2", "-fPIC", "-fvisibility=hidden", "-pthread"]
-    command += [f"-I{folder}" for folder in include]
+    command += [f"-I{found}" for found in include]
     done = subprocess.run(
-        [*command, "-c", str(SOURCE), "-o", str(path)], capture_output=True, text=True, check=False
+        [*command, "-c", str(source), "-o", str(path)], capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
-        raise RuntimeError(f"{compiler} does not compile {SOURCE.name}:\n{done.stderr.strip()}")
+        raise RuntimeError(f"{compiler} does not compile {source.name}:\n{done.stderr.strip()}")
     return path
 
 

@@ -58,8 +58,8 @@ def built(folder: Path) -> Path:
     module = tvm.IRModule({"count": count, "check": check, "who": who})
     module = pool.announce_iterations(module)
     path = folder / "kernels.so"
-    linked = str(pool.compile_pool(cc.get_cc(), folder))
-    tirx.build(module, target="llvm").export_library(str(path), addons=[linked])
+    linked = pool.compile_linked(cc.get_cc(), folder)
+    tirx.build(module, target="llvm").export_library(str(path), addons=linked)
     return path
 
 
@@ -233,9 +233,9 @@ def test_the_system_refusing_a_thread_is_an_error(path):
 def test_a_pool_that_does_not_compile_says_what_the_compiler_said(tmp_path, monkeypatch):
     broken = tmp_path / "pool.c"
     broken.write_text("int broken(void) { return undeclared; }")
-    monkeypatch.setattr(pool, "SOURCE", broken)
+    monkeypatch.setattr(pool, "SOURCES", (broken,))
     with pytest.raises(RuntimeError, match=r"does not compile pool.c:(.|\n)*undeclared"):
-        pool.compile_pool(cc.get_cc(), tmp_path)
+        pool.compile_linked(cc.get_cc(), tmp_path)
 
 
 def python(code: str) -> str:
