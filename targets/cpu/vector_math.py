@@ -37,6 +37,7 @@ from tvm import tirx
 from tvm.ir import Call, Expr
 from tvm.ir.prim import Div
 
+from burnish.targets.cpu.straighten import straightened
 from burnish.targets.cpu.vector_parts import (
     EXP,
     INFINITY,
@@ -218,7 +219,7 @@ def vectorized_math(func: tirx.PrimFunc) -> tirx.PrimFunc:
 
     rules = [(Call, replaced), (Div, multiplied)]
     body = tvm_ffi.structural_map(func.body, rules, order="post")
-    return func.with_body(body)
+    return func.with_body(straightened(body))
 
 
 def _invertible(value: float) -> bool:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import tvm_ffi
 from tvm import tirx
-from tvm.ir import Expr, TensorLoad, Var
+from tvm.ir import Expr, Var
 from tvm.ir.prim import Let
 
 INFINITY, NAN = float("inf"), float("nan")
@@ -32,13 +31,9 @@ def d(value: float) -> Expr:
 
 
 def bind(value: Expr, body: Callable[[Expr], Expr], name: str = "t") -> Expr:
-    """``body`` of a variable that holds ``value``, so that it is computed once.
-
-    Bindings inside ``value`` come before: TVM looks at a bound value twice, so that those of a
-    chain nested in one another would take twice as long to compile with each link.
+    """``body`` of a variable that holds ``value``, so that it is computed once;
+    :mod:`burnish.targets.cpu.straighten` makes a store of it.
     """
-    if isinstance(value, Let):
-        return Let(value.var, value.value, bind(value.body, body, name))
     var = Var(name, str(value.ty.dtype))
     return Let(var, value, body(var))
 
@@ -50,23 +45,6 @@ def poly(x: Expr, coefficients: Sequence[float]) -> Expr:
     for coefficient in coefficients[1:]:
         total = total * x + tirx.const(coefficient, dtype)
     return total
-
-
-def unbound(value: Expr, var: Expr) -> Expr:
-    """``value`` again in place of ``var``, which holds it, where that is cheap.
-
-    TVM's analyses put the value of every bound variable in place of the variable, in trees that
-    grow with the product of the uses along a chain; a value with a load in it is spared. So a
-    long function starts anew where it reads its argument again, which costs no instruction.
-    """
-    found = {Let: 0, TensorLoad: 0}
-    counted = [(kind, lambda _node, kind=kind: _count(found, kind)) for kind in found]
-    tvm_ffi.structural_walk(value, counted)
-    return value if found[TensorLoad] and not found[Let] else var
-
-
-def _count(found: dict[type, int], kind: type) -> None:
-    found[kind] += 1
 
 
 def select(condition: Expr, yes: Expr, no: Expr) -> Expr:

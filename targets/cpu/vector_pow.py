@@ -32,7 +32,6 @@ from burnish.targets.cpu.vector_parts import (
     magnitude,
     poly,
     select,
-    unbound,
 )
 
 _MAGIC = 6755399441055744.0
@@ -43,13 +42,13 @@ _SERIES = tuple(2 / (math.log(2) * (2 * k + 1)) for k in reversed(range(_TERMS))
 
 def power(base: Expr, exponent: Expr) -> Expr:
     known = getattr(exponent, "value", None)
-    simple = None if known is None else _simple(base, float(known))
+    simple = _simple(base, float(known)) if isinstance(known, int | float) else None
     if simple is not None:
         return simple
 
     def general(x: Expr, y: Expr) -> Expr:
         """Rules 2 and 3."""
-        absolute = _absolute(unbound(base, x), unbound(exponent, y))
+        absolute = _absolute(x, y)
         return bind(absolute, lambda p: _signed(x, y, p), "p")
 
     return bind(base, lambda x: bind(exponent, lambda y: general(x, y), "y"), "x")
@@ -125,10 +124,10 @@ def _absolute(x: Expr, y: Expr) -> Expr:
 
 def _log2(x: Expr) -> Expr:
     """log2 of a float32 ``|x|``, in float64."""
-    return bind(from_bits(magnitude(x)), lambda a: _log2_of(a, from_bits(magnitude(x))), "a")
+    return bind(from_bits(magnitude(x)), _log2_of, "a")
 
 
-def _log2_of(a: Expr, again: Expr) -> Expr:
+def _log2_of(a: Expr) -> Expr:
     half_root, lift = 0x3F3504F3, 23
     small = a < f(2.0**-126)
     lifted = select(small, a * f(2.0**lift), a)
@@ -145,6 +144,6 @@ def _log2_of(a: Expr, again: Expr) -> Expr:
     def special(value: Expr) -> Expr:
         value = select(a == f(0.0), d(-INFINITY), value)
         # Infinity and NaN are their own logarithms.
-        return select(bits(again) < i(0x7F800000), value, again.astype("float64"))
+        return select(bits(a) < i(0x7F800000), value, a.astype("float64"))
 
     return bind(bits(lifted), split, "bits")

@@ -29,7 +29,6 @@ from burnish.targets.cpu.vector_parts import (
     magnitude,
     poly,
     select,
-    unbound,
 )
 
 _TWO_OVER_PI = (
@@ -94,10 +93,8 @@ def _window(exponent: Expr, body: Callable[[list[Expr]], Expr]) -> Expr:
 def _reduced(x: Expr, finish: _Finish) -> Expr:
     """``finish(x, quadrant, r)`` with ``|x| = quadrant * pi / 2 + r`` and ``|r| <= pi / 4``."""
     wide = "uint64"
-    again: list[Expr] = []
 
     def body(v: Expr) -> Expr:
-        again.append(from_bits(magnitude(unbound(x, v))))
         return bind(magnitude(v), lambda size: scaled(v, size), "size")
 
     def scaled(v: Expr, size: Expr) -> Expr:
@@ -133,8 +130,10 @@ def _reduced(x: Expr, finish: _Finish) -> Expr:
     def angle(v: Expr, top: Expr, upper: Expr, low: Expr) -> Expr:
         lower = (low.astype("uint32") & _u(0x3FFFFFFF)).astype("int32").astype("float32")
         rest = lower * f(_HALF_PI * 2.0**-62)
-        near = again[0] < f(_QUARTER_PI)
-        r = select(near, again[0], upper.astype("float32") * f(_HALF_PI * 2.0**-32) + rest)
+        near = from_bits(magnitude(v)) < f(_QUARTER_PI)
+        r = select(
+            near, from_bits(magnitude(v)), upper.astype("float32") * f(_HALF_PI * 2.0**-32) + rest
+        )
         quadrant = (top >> _u(30)) + ((top >> _u(29)) & _u(1))
         q = select(near, i(0), quadrant.astype("int32"))
         return bind(q, lambda q: bind(r, lambda r: finish(v, q, r), "r"), "quadrant")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from kernel_support import Case, build, reference
+import torch.nn.functional as F
+from kernel_support import Case, build, check, normal, reference
 from tvm import relax
 from tvm.ir import Call
+from tvm.ir.prim import Let
 
 from burnish.targets.cpu.stages import walk
 
@@ -134,6 +136,23 @@ def test_powers_of_any_pair_keep_their_bound():
 @pytest.mark.heavy
 def test_powers_of_many_pairs_keep_their_bound():
     powers(*pairs(1 << 23, 1))
+
+
+def test_functions_of_functions_compile_in_proportion():
+    """TVM's analyses would look at each use of each binding of each other."""
+    x = normal(0, 500)
+    functions = [
+        (lambda x: op.cos(op.cos(op.cos(x))), lambda x: x.cos().cos().cos()),
+        (lambda x: op.power(op.exp(x), op.cos(x)), lambda x: x.exp() ** x.cos()),
+        (lambda x: op.tanh(op.nn.gelu(op.sigmoid(x))), lambda x: F.gelu(x.sigmoid()).tanh()),
+    ]
+    case = Case(
+        lambda x: [ours(x) for ours, _ in functions],
+        lambda x: [theirs(x) for _, theirs in functions],
+        {"x": x},
+    )
+    for kernel in check(case).kernels:
+        assert walk(kernel.body, Let) == []
 
 
 EXPONENTS = (-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 2.5, -3.0, 0.3125)
