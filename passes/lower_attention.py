@@ -11,6 +11,7 @@ from tvm import relax, te, tirx
 from tvm.ir import Expr
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
+from burnish.passes.repeated_heads import repeated_heads
 from burnish.passes.rewrite import rewritten
 
 ATTENTION = "burnish.attention"
@@ -25,12 +26,12 @@ class LowerAttention:
     """Replace ``R.nn.attention`` and ``R.nn.attention_bias`` in float32 by one kernel each.
 
     The kernel's body is the plain definition (scores, softmax, weighted sum), which any target
-    can schedule; its attribute tells a target with a fused form what it is. Windowed attention
-    is left alone.
+    can schedule; its attribute tells a target with a fused form what it is. Keys and values that
+    were repeated for grouped queries are read where they are. Windowed attention is left alone.
     """
 
     def transform_module(self, mod: tvm.IRModule, _ctx: object) -> tvm.IRModule:
-        return rewritten(mod, _Rewriter)
+        return relax.transform.DeadCodeElimination()(rewritten(mod, _Rewriter))
 
 
 @mutator
@@ -50,7 +51,7 @@ class _Rewriter(PyExprMutator):
         scale = attrs.scale.value if attrs.scale is not None else 1 / math.sqrt(int(depth))
         return self.builder_.call_te(
             attention(float(scale), causal),
-            *call.args,
+            *self._arguments(call),
             primfunc_name_hint="attention",
             primfunc_attrs={
                 "op_pattern": _OPAQUE,
@@ -62,19 +63,35 @@ class _Rewriter(PyExprMutator):
             },
         )
 
+    def _arguments(self, call: relax.Call) -> list[relax.Expr]:
+        """Those of ``call``, but heads of keys and values that were repeated for it only once."""
+        q, k, v, *bias = call.args
+        keys = repeated_heads(k, self.lookup_binding)
+        values = repeated_heads(v, self.lookup_binding)
+        if keys is None or values is None or keys.times != values.times:
+            return list(call.args)
+        emit = self.builder_.emit
+        once = [heads.once() for heads in (keys, values)]
+        return [q, *(x if isinstance(x, relax.Var) else emit(x) for x in once), *bias]
+
 
 def attention(scale: float, causal: int) -> Any:
-    """``q [B, M, H, D], k [B, N, H, D], v [B, N, H, E] -> [B, M, H, E]``, perhaps with a bias
-    that broadcasts to ``[B, H, M, N]``.
+    """``q [B, M, H, D], k [B, N, KV, D], v [B, N, KV, E] -> [B, M, H, E]``, perhaps with a bias
+    that broadcasts to ``[B, H, M, N]``; queries of head ``h`` read keys of ``h // (H / KV)``.
     """
 
     def make(q: te.Tensor, k: te.Tensor, v: te.Tensor, *bias: te.Tensor) -> te.Tensor:
         b, m, h, d = q.shape
         n = k.shape[1]
+        group = 1 if _same(h, k.shape[2]) else tirx.floordiv(h, k.shape[2])
+
+        def shared(j: Any) -> Any:
+            return j if isinstance(group, int) else tirx.floordiv(j, group)
+
         step = te.reduce_axis((0, d), "d")
         dots = te.compute(
             (b, h, m, n),
-            lambda i, j, y, x: te.sum(q(i, y, j, step) * k(i, x, j, step), axis=step),
+            lambda i, j, y, x: te.sum(q(i, y, j, step) * k(i, x, shared(j), step), axis=step),
             name="dots",
         )
 
@@ -102,7 +119,7 @@ def attention(scale: float, causal: int) -> Any:
         u = te.reduce_axis((0, n), "u")
         mixed = te.compute(
             (b, m, h, v.shape[3]),
-            lambda i, y, j, e: te.sum(power(i, j, y, u) * v(i, u, j, e), axis=u),
+            lambda i, y, j, e: te.sum(power(i, j, y, u) * v(i, u, shared(j), e), axis=u),
             name="mixed",
         )
         return te.compute(
@@ -115,6 +132,10 @@ def attention(scale: float, causal: int) -> Any:
 def broadcast(shape: Any, at: tuple[Any, ...]) -> list[Any]:
     """Indices into ``shape`` for an element ``at`` of what it is broadcast to."""
     return [0 if _is_one(extent) else index for extent, index in zip(shape, at, strict=True)]
+
+
+def _same(a: Any, b: Any) -> bool:
+    return bool(tvm.sym.Analyzer().can_prove_equal(a, b))
 
 
 def _is_one(extent: Any) -> bool:

@@ -495,28 +495,42 @@ def ordering(draw: st.DrawFn) -> Case:
 
 @st.composite
 def attention(draw: st.DrawFn) -> Case:
-    b, h, seed = draw(st.integers(1, 2)), draw(st.integers(1, 3)), draw(SEEDS)
-    m = draw(st.sampled_from([1, 2, 3, 5, 6, 7, 16, 17, 37]))
-    n = draw(st.sampled_from([1, 2, 3, 5, 15, 16, 17, 33, 63, 64, 65, 100]))
-    d, e = draw(st.sampled_from([1, 3, 8, 16, 20, 33])), draw(st.sampled_from([1, 5, 16, 20, 40]))
+    b, h, seed = draw(st.integers(0, 2)), draw(st.sampled_from([1, 2, 3, 6])), draw(SEEDS)
+    group = draw(st.sampled_from([g for g in (1, 1, 2, 3) if h % g == 0]))
+    m = draw(st.sampled_from([1, 2, 3, 5, 6, 7, 16, 17, 37, 64]))
+    n = draw(st.sampled_from([1, 2, 3, 5, 15, 16, 17, 33, 63, 64, 65, 100, 197, 400, 513]))
+    d = draw(st.sampled_from([1, 3, 8, 16, 20, 32, 33, 64, 80, 256]))
+    e = draw(st.sampled_from([1, 5, 16, 20, 40, 64, 80, 256]))
     # Aligned to the bottom right, a query before the first key sees none: not defined.
     causal = draw(st.sampled_from([None, "TopLeft", *(["BottomRight"] if n >= m else [])]))
     scale = draw(st.sampled_from([None, 0.3]))
     inputs = {
         "q": normal(seed, b, m, h, d),
-        "k": normal(seed + 1, b, n, h, d),
-        "v": normal(seed + 2, b, n, h, e),
+        "k": normal(seed + 1, b, n, h // group, d),
+        "v": normal(seed + 2, b, n, h // group, e),
     }
     if draw(st.booleans()):
         shape = [size if draw(st.booleans()) else 1 for size in (b, h, m)]
         inputs["bias"] = normal(seed + 3, *shape, n)
 
+    def make(q: Any, k: Any, v: Any, bias: Any = None) -> Any:
+        k, v = (repeated(x, group) for x in (k, v))
+        return op.nn.attention(q, k, v, bias, scale, causal)
+
     def expected(q: Any, k: Any, v: Any, bias: Any = None) -> Any:
+        k, v = (x.repeat_interleave(group, 2) for x in (k, v))
         return attention_reference(q, k, v, bias, causal, scale)
 
-    return Case(
-        lambda q, k, v, bias=None: op.nn.attention(q, k, v, bias, scale, causal), expected, inputs
-    )
+    return Case(make, expected, inputs)
+
+
+def repeated(x: Any, group: int) -> Any:
+    """``[B, N, KV, D] -> [B, N, KV * group, D]``, as importers write it."""
+    if group == 1:
+        return x
+    b, n, kv, d = x.ty.shape
+    wide = op.broadcast_to(op.expand_dims(x, [3]), [b, n, kv, group, d])
+    return op.reshape(wide, [b, n, kv * group, d])
 
 
 def attention_reference(

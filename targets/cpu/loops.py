@@ -14,7 +14,17 @@ import tvm_ffi
 from tvm import tirx
 from tvm.ir import Expr, Var
 from tvm.sym import Analyzer
-from tvm.tirx import AllocBuffer, BufferStore, Evaluate, For, ForKind, IfThenElse, SeqStmt, Stmt
+from tvm.tirx import (
+    AllocBuffer,
+    Bind,
+    BufferStore,
+    Evaluate,
+    For,
+    ForKind,
+    IfThenElse,
+    SeqStmt,
+    Stmt,
+)
 
 Extent: TypeAlias = int | Expr
 Body = Callable[[Any], Stmt]
@@ -89,6 +99,14 @@ def branch(condition: Expr, then: Stmt, otherwise: Stmt | None = None) -> Stmt:
     return IfThenElse(condition, then, otherwise)
 
 
+def named(extent: Extent, name: str, body: Callable[[Extent], Stmt]) -> Stmt:
+    """``body`` of an extent, computed once if it is symbolic."""
+    if as_int(extent) is not None or isinstance(extent, Var):
+        return body(extent)
+    var = Var(name, _dtype(extent))
+    return seq(Bind(var, extent), body(var))
+
+
 def store(buffer: Var, value: Expr, indices: Sequence[Expr]) -> Stmt:
     return BufferStore(buffer, value, list(indices))
 
@@ -109,8 +127,14 @@ def allocate(buffer: Var) -> Stmt:
     A workspace is named once as a whole: TVM would otherwise shrink it to the elements that it
     finds accessed, and where loops have conditions it finds bounds in terms of their variables.
     """
-    if buffer.scope() != "global":
-        return AllocBuffer(buffer)
+    return AllocBuffer(buffer) if buffer.scope() != "global" else allocate_whole(buffer)
+
+
+def allocate_whole(buffer: Var) -> Stmt:
+    """Memory for all of ``buffer``, whatever accesses of it TVM finds.
+
+    Where whole vectors are loaded and stored, it counts their first elements only.
+    """
     return SeqStmt([AllocBuffer(buffer), Evaluate(buffer.data)])
 
 

@@ -25,7 +25,7 @@ from tvm import relax, te, tirx
 from tvm.ir.prim import Ramp
 from tvm.tirx import For, ForKind
 
-from burnish.targets.cpu import attention, tiling
+from burnish.targets.cpu import tiling
 from burnish.targets.cpu.schedule import SCHEDULED, parallelized, schedule
 from burnish.targets.cpu.stages import walk
 from burnish.targets.target import CpuTarget, host, parse_target
@@ -283,12 +283,6 @@ def test_scores_far_apart_neither_overflow_nor_blur():
             tolerance=1e-3,
         )
     )
-
-
-def test_scores_too_long_for_the_stack_lie_in_main_memory():
-    n = attention._LOCAL_BYTES // 4 // 6 + 100
-    inputs = heads(1, 7, n, 1, 8, 8)
-    check(Case(lambda q, k, v: op.nn.attention(q, k, v), attention_reference, inputs))
 
 
 @pytest.mark.parametrize("shape", [(2, 3), (2, 1), (1, 3), (1, 1)])
