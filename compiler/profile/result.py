@@ -20,10 +20,11 @@ SCHEMA = "burnish.profile/1"
 class Line:
     """A kernel's call, or several calls of one kernel taken together: ``calls`` says how many.
 
-    ``path`` is the module of the model, ``weights`` what is read of it. ``ms`` is the median over
-    the runs, ``best_ms`` the least; rates and shares of the limit are by the least, as a limit
-    asks for. ``limit_ms`` is the larger of operations over the machine's peak for ``dtype`` and
-    bytes over its memory bandwidth; ``bound`` says which.
+    ``path`` is the module of the model, ``weights`` what is read of it. ``ms`` is the mean over
+    the runs of middle length, half of all, which adds up; ``best_ms`` is the least. Rates and
+    shares of the limit are by the least, as a limit asks for. ``limit_ms`` is the larger of
+    operations over the machine's peak for ``dtype`` and bytes over its memory bandwidth;
+    ``bound`` says which.
     """
 
     kernel: str

@@ -103,7 +103,7 @@ def notes(profile: Profile) -> list[str]:
         f"took {f.ms(profile.machine_ms)} ms",
         f"limit: the larger of operations / {rates} GFLOP/s and bytes / {peaks.read:.0f} GB/s "
         f"({peaks.threads} thread{'s' if peaks.threads > 1 else ''}); rates and shares of it by "
-        "best time, ms and share of the call by median",
+        "best time; ms is the mean of the middle half of the calls",
         "GB/s: inputs, weights and outputs of a kernel once; what is still in a cache moves faster "
         "than memory, so a share can exceed 100 %",
         f.machine_line(profile.machine),

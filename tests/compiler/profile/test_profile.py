@@ -8,12 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import tvm
 from small_nets import Block, Classifier, made
 from torch import nn
 
 import burnish
 from burnish.compiler.bench.peaks import Peaks
-from burnish.compiler.errors import ConfigError
+from burnish.compiler.errors import ConfigError, MeasureError
+from burnish.compiler.profile.recorder import Recorder
+from burnish.compiler.profile.run import _middle_half
 from burnish.compiler.report.files import finite
 
 PEAKS = Peaks(2, 200.0, None, None, 40.0)
@@ -96,3 +99,18 @@ def test_a_call_reads_only_the_rows_looked_up():
     compiled = burnish.compile(net, (torch.zeros(1, 4, dtype=torch.int64),))
     found = burnish.profile(compiled, rounds=1, peaks=PEAKS)
     assert found.io_bytes == 4 * (4 * 8 + 8 * 16 + 16 + 4 * 16) + 8 * 4
+
+
+def test_calls_that_differ_are_refused(taken):
+    _, loaded, _ = taken
+    recorder = Recorder(loaded, [tvm.runtime.tensor(np.ones((1, 3, 16, 16), np.float32))])
+    assert recorder.take().shape == (len(recorder.events), 2)
+    assert (np.diff(recorder.take().ravel()) >= 0).all()
+    recorder._stamps = np.zeros(4, np.int64)
+    with pytest.raises(MeasureError, match="whose calls on the same inputs differ has no profile"):
+        recorder.take()
+
+
+def test_the_middle_half_of_the_runs():
+    assert sorted(_middle_half(np.array([9.0, 1, 3, 2, 5, 4, 80, 6]))) == [2, 4, 5, 7]
+    assert list(_middle_half(np.array([3.0]))) == [0]
