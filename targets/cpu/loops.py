@@ -111,14 +111,14 @@ def store(buffer: Var, value: Expr, indices: Sequence[Expr]) -> Stmt:
     return BufferStore(buffer, value, list(indices))
 
 
-def prefetch(buffer: Var, indices: Sequence[Expr]) -> Stmt:
-    """Ask for a line of memory, to be read once it is in the second-level cache.
+def prefetch(buffer: Var, indices: Sequence[Expr], *, near: bool = False) -> Stmt:
+    """Ask for a line of memory, to be read from the second-level cache, or ``near`` the first.
 
     The place may lie behind the end of ``buffer``: nothing is read there.
     """
     place = tirx.address_of(buffer[tuple(indices)])
-    read, second_level, data = (const(n, "int32") for n in (0, 2, 1))
-    return Evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch", place, read, second_level, data))
+    flags = [const(n, "int32") for n in (0, 3 if near else 2, 1)]
+    return Evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch", place, *flags))
 
 
 def allocate(buffer: Var) -> Stmt:

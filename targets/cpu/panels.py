@@ -20,7 +20,7 @@ from burnish.targets.cpu import loops, maps
 from burnish.targets.cpu.places import Places
 from burnish.targets.cpu.stages import Iter, walk
 from burnish.targets.cpu.tile import At, Extra, Tile
-from burnish.targets.cpu.tiling import Plan, run_axis
+from burnish.targets.cpu.tiling import RUN, Plan, run_axis
 from burnish.targets.target import CpuTarget
 
 LEAST_TILES = 4
@@ -156,9 +156,10 @@ def emit(places: Places, target: CpuTarget) -> Stmt:
 
 def _shares(places: Places, target: CpuTarget) -> tuple[loops.Extent, int]:
     """Chunks of the places, and places in each: few, as even as the threads need, their totals
-    small enough for the cache.
+    and what they read in a run small enough for the caches.
     """
-    most = max(1, _TOTAL_BYTES // (places.mr * places.plan.width * 4))
+    totals = _TOTAL_BYTES // (places.mr * places.plan.width * 4)
+    most = max(1, min(totals, target.l2 // 2 // (places.mr * RUN * 4)))
     known = loops.as_int(places.count)
     if known is None:
         return tirx.floordiv(places.count + (most - 1), most), most

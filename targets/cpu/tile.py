@@ -11,10 +11,11 @@ from tvm.tirx import Stmt
 
 from burnish.targets.cpu import loops
 from burnish.targets.cpu.padding import Reach
-from burnish.targets.cpu.stages import Iter, replace_loads, simplified
+from burnish.targets.cpu.stages import Iter, loads, replace_loads, same_indices, simplified
 from burnish.targets.cpu.tiling import Plan
 
 _UNROLLED_STEPS = 64
+_LINE = 16
 At = dict[Var, Expr]
 Element = Callable[[Expr, Expr], Expr]
 Extra = Callable[[At], Stmt]
@@ -177,6 +178,30 @@ class Tile:
         assert self.border is not None
         return [r for r in live if reach.covers(self.border + r, k)]
 
+    def asked(self) -> list[Stmt]:
+        """Lines that the store will read, asked for before the sum (rule 9)."""
+        final = self.plan.final
+        if final is None or self.plan.block is None:
+            return []
+        mine = [it.var for it in final.spatial]
+        others = [
+            load.source
+            for load in loads(final.value)
+            if not load.source.same_as(self.plan.main.out)
+            and same_indices(load.indices, mine)
+            and same_indices(load.source.shape, final.out.shape)
+        ]
+        lines = range(0, self.stored, _LINE)
+
+        def line(r: Expr) -> Stmt:
+            parts = []
+            for start in lines:
+                place = list(self._final_at(r, loops.const(start)).values())
+                parts += [loops.prefetch(other, place, near=True) for other in others]
+            return loops.seq(*parts)
+
+        return [self.over_rows(line)] if others else []
+
     def write(self, result: Element) -> Stmt:
         """Store ``result(r, c)``, with what follows it in the kernel."""
         if self.tail:
@@ -200,23 +225,30 @@ class Tile:
             )
         )
 
+    def _final_at(self, r: Expr, c: Expr) -> At:
+        """The indices of the final stage, in order, for one element of the tile."""
+        plan, final = self.plan, self.plan.final
+        assert final is not None
+        mapping = {**self.outer, **plan.at_row(self.first + r)}
+        axes = [it for it in plan.main.spatial if it is not plan.column and it is not plan.block]
+        at = {
+            theirs.var: mapping[mine.var] for mine, theirs in zip(axes, final.spatial, strict=False)
+        }
+        at[final.spatial[-1].var] = self.block * plan.width + c
+        return at
+
     def _store(self, result: Element, r: Expr, c: Expr) -> Stmt:
-        plan, main = self.plan, self.plan.main
-        column = self.block * plan.width + c
-        mapping = {**self.outer, **plan.at_row(self.first + r), plan.column.var: column}
-        if plan.final is None:
+        plan, main, final = self.plan, self.plan.main, self.plan.final
+        if final is None:
+            column = self.block * plan.width + c
+            mapping = {**self.outer, **plan.at_row(self.first + r), plan.column.var: column}
             return loops.store(
                 main.out, result(r, c), [loops.substitute(i, mapping) for i in main.indices]
             )
-        rows = [it for it in main.spatial if it is not plan.column and it is not plan.block]
-        at = {
-            theirs.var: mapping[mine.var]
-            for mine, theirs in zip(rows, plan.final.spatial, strict=False)
-        }
-        at[plan.final.spatial[-1].var] = column
-        value = replace_loads(plan.final.value, main.out, lambda _indices: result(r, c))
+        at = self._final_at(r, c)
+        value = replace_loads(final.value, main.out, lambda _indices: result(r, c))
         return loops.store(
-            plan.final.out,
+            final.out,
             loops.substitute(value, at),
-            [loops.substitute(i, at) for i in plan.final.indices],
+            [loops.substitute(i, at) for i in final.indices],
         )

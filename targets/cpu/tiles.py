@@ -11,7 +11,8 @@ stored once, with everything fused after it computed on the way out.
    tiles better and no term lies outside the data.
 3. Tails: the last row tile is a tile of its own (static shapes) or reads the last row again and
    stores nothing (symbolic shapes); the last column tile stores only what exists.
-4. Order: weights are streamed once if they are the larger side, else activations are.
+4. Order: as many rows as fit half of the second-level cache are passed by all column blocks, one
+   block after the other; each row by itself where the weights are so few that they stay there.
 5. Weights that must be computed first (integer codes) are converted a run at a time into a panel
    that stays in the core's cache, once for all row tiles of a task, so that a quantized GEMM runs
    at the speed of a plain one; no copy of the whole weight is made.
@@ -23,7 +24,7 @@ stored once, with everything fused after it computed on the way out.
 8. Terms outside the data (padding) are never computed: along axes outside the tile the loops over
    the window are shortened, along its rows the few tiles at the borders are tiles of their own.
 9. While tiles read one panel of weights, they ask for the next: in a network, weights come from
-   main memory at every call.
+   main memory at every call. So does what is added in the store: a tile asks for it first.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from burnish.targets.cpu import loops, maps, panels
 from burnish.targets.cpu.places import Places
 from burnish.targets.cpu.stages import Program, Stage, loads_of
 from burnish.targets.cpu.tile import Tile
-from burnish.targets.cpu.tiling import Tiling, columns_outside_first, plan_tiles
+from burnish.targets.cpu.tiling import Tiling, places_in_turn, plan_tiles
 from burnish.targets.target import CpuTarget
 
 _MOST_BORDER_TILES = 4
@@ -53,7 +54,7 @@ def emit(
     if plan is None:
         return None
     places = Places.of(plan, target)
-    return panels.emit(places, target) if panels.applies(places) else _emit(places)
+    return panels.emit(places, target) if panels.applies(places) else _emit(places, target)
 
 
 def accepts(main: Stage, final: Stage | None, target: CpuTarget, tiling: Tiling) -> bool:
@@ -69,31 +70,33 @@ def accepts(main: Stage, final: Stage | None, target: CpuTarget, tiling: Tiling)
     return places.rows == 0 or len(places.borders) <= _MOST_BORDER_TILES
 
 
-def _emit(places: Places) -> Stmt:
+def _emit(places: Places, target: CpuTarget) -> Stmt:
     plan = places.plan
-    outside = columns_outside_first(plan)
+    each = places_in_turn(plan, target, places.count)
+    chunks = 1 if each is None else -(-(loops.as_int(places.count) or 0) // each)
+    turn: loops.Extent = places.count if each is None else each
 
     def task(p: Expr) -> Stmt:
-        if outside:
-            block, place = loops.split_two(p, places.count)
-        else:
-            place, block = loops.split_two(p, plan.blocks)
+        chunk, rest = loops.split_two(p, loops.product([plan.blocks, turn]))
+        block, t = loops.split_two(rest, turn)
+        place = chunk * turn + t if chunks > 1 else t
         ahead = None
-        if outside and plan.block is not None:
-            ahead = panels.prefetching(
-                plan, panels.whole_sum(plan), block, loops.as_int(places.count)
-            )
+        if plan.block is not None and each != 1:
+            ahead = panels.prefetching(plan, panels.whole_sum(plan), block, loops.as_int(turn))
 
         def computed(tile: Tile) -> Stmt:
             acc = tile.accumulators()
             return loops.seq(
                 loops.allocate(acc),
+                *tile.asked(),
                 tile.cleared(acc),
-                tile.whole(acc, ahead(place) if ahead else None),
+                tile.whole(acc, ahead(t) if ahead else None),
                 tile.write(lambda r, c: acc[r, c]),
             )
 
-        return places.at(plan, place, block, computed)
+        body = places.at(plan, place, block, computed)
+        whole = each is None or (loops.as_int(places.count) or 0) % each == 0
+        return body if whole else loops.branch(place < places.count, body)
 
-    tasks = loops.product([places.count, plan.blocks])
+    tasks = loops.product([chunks, plan.blocks, turn])
     return maps.parallel_or_serial(tasks, maps.work_of(plan.main), task)

@@ -16,11 +16,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+import tvm
 from tvm import tirx
 from tvm.ir import Expr, Var
 from tvm.ir.prim import Add
 
 from burnish.targets.cpu import loops
+from burnish.targets.cpu.loops import Extent
 from burnish.targets.cpu.padding import Reach, reaches
 from burnish.targets.cpu.stages import Iter, Stage, loads, loads_of, same_indices, simplified, walk
 from burnish.targets.target import CpuTarget
@@ -204,20 +206,26 @@ def choose_width(rows: int | None, channels: int, target: CpuTarget) -> int:
     return min((4, 3, 2, 1), key=lambda vectors: (cost(vectors), -vectors)) * lanes
 
 
-def columns_outside_first(plan: Plan) -> bool:
-    """Rule 4: whether the column blocks are the outermost loop."""
+def places_in_turn(plan: Plan, target: CpuTarget, places: Extent) -> int | None:
+    """Rule 4: row tiles that one column block passes before the next does; ``None`` for all."""
+    count = loops.as_int(places)
     if plan.tiling.columns_outside is not None:
-        return plan.tiling.columns_outside
-    sizes = []
+        return None if plan.tiling.columns_outside or count is None else 1
+    weights = activations = 0
     for load in loads(plan.main.value):
         size = loops.as_int(loops.product(list(load.source.shape)))
-        if size is None:
-            return True
-        has_column = any(plan.column.var.same_as(v) for v in _variables(load.indices))
-        sizes.append((has_column, size))
-    weights = max((size for has, size in sizes if has), default=0)
-    activations = max((size for has, size in sizes if not has), default=0)
-    return plan.block is not None and weights >= activations
+        if size is None or not count:
+            return None
+        size *= tvm.DataType(str(load.ty.dtype)).itemsize
+        if any(plan.column.var.same_as(v) for v in _variables(load.indices)):
+            weights = max(weights, size)
+        else:
+            activations = max(activations, size)
+    if plan.block is None or (activations > weights and weights <= target.l2 // 4):
+        return 1
+    if not count or activations <= target.l2 // 2:
+        return None
+    return max(1, min(count, count * (target.l2 // 2) // activations))
 
 
 def run_axis(main: Stage) -> tuple[Iter, int] | None:
