@@ -20,21 +20,22 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import mmap
 import os
 import platform
 import secrets
 import struct
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
-import safetensors.numpy
+import tvm
 
-from burnish.compiler import environment
+from burnish.compiler import environment, weights_file
+from burnish.compiler.build import Owner, temporary_folder
 from burnish.compiler.compiled import Compiled
 from burnish.compiler.config import CompileConfig
 from burnish.compiler.errors import ArtifactError
@@ -72,16 +73,10 @@ def cache_folder() -> Path:
 def save(compiled: Compiled, path: Path) -> Path:
     """Write ``compiled`` to ``path``, whole or not at all."""
     target = compiled.target
-    members: dict[str, bytes] = {
-        "lib.so": compiled.library.read_bytes(),
-        "params.safetensors": safetensors.numpy.save(
-            {name: np.ascontiguousarray(t.numpy()) for name, t in compiled.params.items()}
-        ),
-        "recipe.toml": compiled.recipe.encode(),
-        "report.json": json.dumps(compiled.report.to_dict(), sort_keys=True).encode(),
-        "ir.txt": compiled.show().encode(),
-        "kernels.json": json.dumps([k.to_dict() for k in compiled.kernels.values()]).encode(),
-    }
+    try:
+        members = _members(compiled)
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"cannot write {path}: {error}", stage="save") from error
     manifest = {
         "schema": SCHEMA,
         "versions": environment.PINS,
@@ -90,15 +85,20 @@ def save(compiled: Compiled, path: Path) -> Path:
         "signature": compiled.signature.to_dict(),
         "source": {"hash": compiled.source.hash, "kind": compiled.source.kind},
         "params": list(compiled.params),
-        "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in members.items()},
+        "sha256": {name: _hash(parts) for name, parts in members.items()},
     }
-    members = {MANIFEST: json.dumps(manifest, indent=1, sort_keys=True).encode(), **members}
+    head = json.dumps(manifest, indent=1, sort_keys=True).encode()
     try:
         partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
         try:
             with zipfile.ZipFile(partial, "x", zipfile.ZIP_STORED) as archive:
-                for name, data in members.items():
-                    archive.writestr(zipfile.ZipInfo(name, _FIXED_DATE), data)
+                archive.writestr(zipfile.ZipInfo(MANIFEST, _FIXED_DATE), head)
+                for name, parts in members.items():
+                    info = zipfile.ZipInfo(name, _FIXED_DATE)
+                    info.file_size = sum(len(part) for part in parts)
+                    with archive.open(info, "w") as out:
+                        for part in parts:
+                            out.write(part)
             os.replace(partial, path)
         except BaseException:
             partial.unlink(missing_ok=True)
@@ -110,27 +110,72 @@ def save(compiled: Compiled, path: Path) -> Path:
     return path
 
 
+Parts = list[bytes | memoryview]
+
+
+def _members(compiled: Compiled) -> dict[str, Parts]:
+    arrays = {name: _array(tensor) for name, tensor in compiled.params.items()}
+    return {
+        "lib.so": [compiled.library.read_bytes()],
+        "params.safetensors": list(weights_file.parts(arrays)),
+        "recipe.toml": [compiled.recipe.encode()],
+        "report.json": [json.dumps(compiled.report.to_dict(), sort_keys=True).encode()],
+        "ir.txt": [compiled.show().encode()],
+        "kernels.json": [json.dumps([k.to_dict() for k in compiled.kernels.values()]).encode()],
+    }
+
+
+def _hash(parts: Parts) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
+
+
 def load(path: str | os.PathLike[str]) -> Compiled:
     """The compiled model in ``path``.
 
     Raises :class:`ArtifactError` for a missing, damaged or foreign file.
     """
-    file = Path(path)
+    return _load(Path(path), _unpacked)
+
+
+def load_apart(path: Path) -> Compiled:
+    """As :func:`load`, the library unpacked to a temporary folder that goes with the model."""
+    owner = Owner()
+
+    def unpacked(library: memoryview, _digest: str) -> Path:
+        file = temporary_folder(owner) / "lib.so"
+        file.write_bytes(library)
+        return file
+
+    compiled = _load(path, unpacked)
+    compiled.keep_alive = owner
+    return compiled
+
+
+Unpack = Callable[[memoryview, str], Path]
+
+
+def _load(file: Path, unpack: Unpack) -> Compiled:
     if not file.is_file():
         raise ArtifactError(f"no artifact at {file}")
     try:
-        with zipfile.ZipFile(file) as archive:
-            manifest, members = _read(file, archive)
+        with file.open("rb") as stream, zipfile.ZipFile(stream) as archive:
+            content = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
+            manifest, members = _read(file, archive, content)
     except _ZIP_ERRORS as error:
         raise ArtifactError(f"{file} is no artifact, or damaged: {error}") from error
     _check_machine(file, manifest)
     try:
-        return _restore(file, manifest, members)
-    except (KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
+        return _restore(file, manifest, members, unpack)
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ArtifactError(f"{file} is damaged: {error}") from error
 
 
-def _read(file: Path, archive: zipfile.ZipFile) -> tuple[dict[str, Any], dict[str, bytes]]:
+def _read(
+    file: Path, archive: zipfile.ZipFile, content: memoryview
+) -> tuple[dict[str, Any], dict[str, memoryview]]:
     infos = {info.filename: info for info in archive.infolist()}
     expected = {MANIFEST, *MEMBERS}
     if len(infos) != len(archive.infolist()) or set(infos) != expected:
@@ -155,11 +200,18 @@ def _read(file: Path, archive: zipfile.ZipFile) -> tuple[dict[str, Any], dict[st
         )
     members = {}
     for name in MEMBERS:
-        data = archive.read(name)
+        data = _stored(content, infos[name])
         if hashlib.sha256(data).hexdigest() != hashes.get(name):
             raise ArtifactError(f"{file} is damaged: the hash of {name} does not match")
         members[name] = data
     return manifest, members
+
+
+def _stored(content: memoryview, info: zipfile.ZipInfo) -> memoryview:
+    """The bytes of a member, after its local header (30 bytes, its name, its extra field)."""
+    name, extra = struct.unpack_from("<HH", content, info.header_offset + 26)
+    start = info.header_offset + 30 + name + extra
+    return content[start : start + info.file_size]
 
 
 def _check_machine(file: Path, manifest: Mapping[str, Any]) -> None:
@@ -185,28 +237,30 @@ def _check_machine(file: Path, manifest: Mapping[str, Any]) -> None:
         )
 
 
-def _restore(file: Path, manifest: Mapping[str, Any], members: Mapping[str, bytes]) -> Compiled:
+def _restore(
+    file: Path, manifest: Mapping[str, Any], members: Mapping[str, memoryview], unpack: Unpack
+) -> Compiled:
     described = manifest["target"]
     known = {field.name: described[field.name] for field in dataclasses.fields(CpuTarget)}
     target = CpuTarget(**{**known, "mattr": tuple(described["mattr"])})
-    arrays = safetensors.numpy.load(members["params.safetensors"])
+    arrays = weights_file.arrays_in(members["params.safetensors"])
     order = manifest["params"]
     if set(order) != set(arrays):
         raise ValueError("the weights are not those of the manifest")
-    recipe = members["recipe.toml"].decode()
-    kernels = [Kernel.from_dict(item) for item in json.loads(members["kernels.json"])]
+    recipe = str(members["recipe.toml"], "utf-8")
+    kernels = [Kernel.from_dict(item) for item in json.loads(bytes(members["kernels.json"]))]
     config = CompileConfig.from_toml_text(recipe)
     if target.name == "cpu" and config.threads is None:
         target = target.with_threads(host_threads())
     compiled = Compiled(
-        _unpacked(members["lib.so"], manifest["sha256"]["lib.so"]),
+        unpack(members["lib.so"], manifest["sha256"]["lib.so"]),
         {name: aligned(arrays[name]) for name in order},
         Signature.from_dict(manifest["signature"]),
         target,
         config,
-        Report.from_dict(json.loads(members["report.json"])),
+        Report.from_dict(json.loads(bytes(members["report.json"]))),
         Source(manifest["source"]["hash"], manifest["source"]["kind"]),
-        members["ir.txt"].decode(),
+        str(members["ir.txt"], "utf-8"),
         recipe=recipe,
         kernels={kernel.name: kernel for kernel in kernels},
     )
@@ -214,7 +268,14 @@ def _restore(file: Path, manifest: Mapping[str, Any], members: Mapping[str, byte
     return compiled
 
 
-def _unpacked(library: bytes, digest: str) -> Path:
+def _array(tensor: tvm.runtime.Tensor) -> np.ndarray:
+    """The values, without a copy where NumPy takes the dtype through DLPack."""
+    if str(tensor.dtype) in ("bool", "bfloat16"):
+        return tensor.numpy()
+    return np.from_dlpack(tensor)
+
+
+def _unpacked(library: memoryview, digest: str) -> Path:
     """The library in the cache folder, under its own hash; written whole or not at all."""
     folder = cache_folder() / "artifacts" / digest
     path = folder / "lib.so"

@@ -70,6 +70,10 @@ def build_library(
     return path, names, kernels
 
 
+class Owner:
+    """What a temporary folder lives as long as."""
+
+
 def temporary_folder(owner: object) -> Path:
     """A folder that goes when ``owner`` does."""
     folder = Path(tempfile.mkdtemp(prefix="burnish-"))

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
-from burnish.compiler.build import build_library, temporary_folder
+from burnish.compiler import compile_cache
+from burnish.compiler.build import Owner, build_library, temporary_folder
+from burnish.compiler.cache_key import NotCachedError, cache_key
 from burnish.compiler.compiled import Compiled
 from burnish.compiler.config import CompileConfig
 from burnish.compiler.errors import ConfigError, TargetError, wrap_errors
 from burnish.compiler.gate import Gate
-from burnish.compiler.importers import import_model as read_model
+from burnish.compiler.importers import LoadedModel, import_loaded, load_model
 from burnish.compiler.optimizer import run_passes
 from burnish.compiler.stages import Imported, Optimized, Source, Tuned, ir_text
 from burnish.compiler.tensors import aligned
@@ -28,6 +32,7 @@ def compile(
     *,
     dynamic: Mapping[str, Any] | None = None,
     config: CompileConfig | None = None,
+    cache: bool = True,
     **fields: Any,
 ) -> Compiled:
     """Compile a model.
@@ -36,7 +41,9 @@ def compile(
     ``onnx.ModelProto``, or a path to an ``.onnx`` or ``.pt2`` file. ``example_inputs`` is what it
     is called with. ``dynamic`` names sizes that stay open, ``{"x": {0: "batch"}}``. ``fields``
     override those of ``config``: ``prune``, ``quantize``, ``tune``, ``threads``, ``passes``,
-    ``evaluate`` and the rest of :class:`~burnish.compiler.config.CompileConfig`.
+    ``evaluate`` and the rest of :class:`~burnish.compiler.config.CompileConfig`. ``cache=False``
+    neither takes the finished model from the compile cache nor keeps it there
+    (:mod:`burnish.compiler.compile_cache`); ``report.cache`` says what the cache did.
 
     Raises a :class:`~burnish.compiler.errors.BurnishError` that says what failed, where, and
     what to do instead.
@@ -44,10 +51,63 @@ def compile(
     settings = _settings(config, fields)
     cpu = _target(target, settings)
     settings.check_registered()
-    imported = import_model(model, example_inputs, dynamic=dynamic, fold=settings.fold_onnx)
-    optimized = optimize(imported, cpu, config=settings)
+    return compile_in_stages(model, example_inputs, cpu, settings, dynamic, cache=cache)
+
+
+def compile_in_stages(
+    model: Any,
+    example_inputs: Any,
+    target: str | CpuTarget,
+    config: CompileConfig,
+    dynamic: Mapping[str, Any] | None,
+    *,
+    cache: bool = True,
+    during: Callable[[str], AbstractContextManager[None]] = lambda stage: nullcontext(),
+) -> Compiled:
+    """:func:`compile`, each stage but tuning inside the context ``during(its name)``."""
+    cpu = _target(target, config)
+    start = time.perf_counter()
+    with during("reading"):
+        loaded = load_model(model, example_inputs, dynamic=dynamic)
+        key, said = _key(cache, loaded, example_inputs, dynamic, cpu, config)
+        read = time.perf_counter()
+        found = compile_cache.load(key) if key is not None else None
+    if found is not None:
+        found.target, found.config = cpu, config
+        found.source = replace(found.source, example_inputs=_examples(example_inputs))
+        took = sum(found.report.seconds.values())
+        seconds = {"import": read - start, "cache": time.perf_counter() - read}
+        said = f"taken from the cache; compiling took {took:.1f} s"
+        found.report = replace(found.report, seconds=seconds, cache=said)
+        return found
+    with during("importing"):
+        imported = _import(loaded, example_inputs, dynamic, config.fold_onnx, read - start)
+    with during("optimizing"):
+        optimized = optimize(imported, cpu, config=config)
     tuned = tune(optimized)
-    return build(tuned)
+    with during("building"):
+        compiled = build(tuned)
+        if key is not None:
+            said = compile_cache.keep(key, compiled)
+    compiled.report = replace(compiled.report, cache=said)
+    return compiled
+
+
+def _key(
+    cache: bool,
+    loaded: LoadedModel,
+    example_inputs: Any,
+    dynamic: Mapping[str, Any] | None,
+    target: CpuTarget,
+    config: CompileConfig,
+) -> tuple[str | None, str]:
+    """The key in the compile cache; else none, and why in words."""
+    if not cache or compile_cache.limit() == 0:
+        return None, ""
+    try:
+        return cache_key(loaded, example_inputs, dynamic, target, config), ""
+    except NotCachedError as error:
+        return None, f"not cached: {error}"
 
 
 def import_model(
@@ -59,9 +119,22 @@ def import_model(
 ) -> Imported:
     """Read a model into graph IR; arguments as for :func:`compile`."""
     start = time.perf_counter()
-    read = read_model(model, example_inputs, dynamic=dynamic, fold=fold)
+    loaded = load_model(model, example_inputs, dynamic=dynamic)
+    return _import(loaded, example_inputs, dynamic, fold, time.perf_counter() - start)
+
+
+def _import(
+    loaded: LoadedModel,
+    example_inputs: Any,
+    dynamic: Mapping[str, Any] | None,
+    fold: bool,
+    seconds: float,
+) -> Imported:
+    """The graph of a model that took ``seconds`` to load."""
+    start = time.perf_counter()
+    read = import_loaded(loaded, example_inputs, dynamic=dynamic, fold=fold)
     source = Source(read.source_hash, read.kind, _examples(example_inputs))
-    report = Report().extended(**{"import": time.perf_counter() - start})
+    report = Report().extended(**{"import": seconds + time.perf_counter() - start})
     return Imported(read.mod, read.signature, source, report)
 
 
@@ -118,7 +191,7 @@ def build(stage: Tuned | Optimized) -> Compiled:
     tuned = stage if isinstance(stage, Tuned) else Tuned(stage, {}, stage.report)
     optimized = tuned.optimized
     start = time.perf_counter()
-    owner = _Owner()
+    owner = Owner()
     folder = temporary_folder(owner)
     library, names, kernels = build_library(
         optimized.mod,
@@ -142,10 +215,6 @@ def build(stage: Tuned | Optimized) -> Compiled:
     )
     compiled.keep_alive = owner
     return compiled
-
-
-class _Owner:
-    """What a temporary folder lives as long as."""
 
 
 def _settings(config: CompileConfig | None, fields: Mapping[str, Any]) -> CompileConfig:

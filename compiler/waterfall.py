@@ -41,10 +41,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """The waterfall of one compilation, in pipeline order, and the seconds of each stage."""
+    """The waterfall of one compilation, in pipeline order, and the seconds of each stage.
+
+    ``cache`` says what the compile cache did: where the model was taken from it, ``seconds`` are
+    those of loading and ``rows`` tell of the compilation that made it.
+    """
 
     rows: tuple[Row, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
+    cache: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""
@@ -56,7 +61,7 @@ class Report:
             Row(**{**row, "before": Reading(**row["before"]), "after": Reading(**row["after"])})
             for row in data["rows"]
         )
-        return cls(rows, dict(data["seconds"]))
+        return cls(rows, dict(data["seconds"]), str(data.get("cache", "")))
 
     def extended(self, *rows: Row, **seconds: float) -> Report:
         """This report with more rows and stage times."""

@@ -21,6 +21,9 @@ settings.register_profile("full", _shared, max_examples=500)
 PROFILE = "full" if os.environ.get("BURNISH_FULL", "") not in ("", "0") else "default"
 settings.load_profile(PROFILE)
 
+# Tests see models compiled; those of the compile cache switch it on for themselves.
+os.environ["BURNISH_CACHE_LIMIT"] = "0"
+
 
 def pytest_report_header(config: pytest.Config) -> str:
     tier = config.option.markexpr or "not heavy"

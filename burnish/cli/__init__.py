@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import typer
 
-from burnish.cli import bench, compare, compile, demo, doctor, inspect, profile, run, zoo
+from burnish.cli import bench, cache, compare, compile, demo, doctor, inspect, profile, run, zoo
 from burnish.cli.console import flags, redirected_stdout
 from burnish.cli.options import Json, Verbose
 
@@ -23,7 +23,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (compile, run, compare, inspect, zoo, doctor, demo, bench, profile):
+for verb in (compile, run, compare, inspect, zoo, doctor, demo, bench, profile, cache):
     verb.add_to(app)
 
 UsageError = typer.BadParameter.__base__

@@ -61,6 +61,7 @@ def compare(
     no_fold: options.NoFold = False,
     keep_all: options.KeepAll = False,
     register: options.Register = None,
+    no_cache: options.NoCache = False,
     count: Count = 4,
     accuracy: Accuracy = False,
     limit: Limit = None,
@@ -94,7 +95,8 @@ def compare(
     if artifact is not None:
         compiled = load(artifact)
     else:
-        compiled = compile_source(source, target, settings.config(), parse_dynamic(dynamic))
+        axes = parse_dynamic(dynamic)
+        compiled = compile_source(source, target, settings.config(), axes, cache=not no_cache)
     with console.progress("comparing with the baseline"):
         result = burnish.compare(source.model, compiled, source.inputs(count), evaluate=evaluate)
     for path in reports:

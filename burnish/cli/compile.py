@@ -35,6 +35,7 @@ def compile(
     no_fold: options.NoFold = False,
     keep_all: options.KeepAll = False,
     register: options.Register = None,
+    no_cache: options.NoCache = False,
     json: options.Json = False,
     verbose: options.Verbose = False,
 ) -> None:
@@ -57,7 +58,7 @@ def compile(
     axes = parse_dynamic(dynamic)
     with console.progress(f"reading {model}"):
         source = open_source(model, input)
-    compiled = compile_source(source, target, config, axes)
+    compiled = compile_source(source, target, config, axes, cache=not no_cache)
     compiled.save(path)
     saved = path.stat().st_size
     if console.flags.json:

@@ -76,6 +76,10 @@ KeepAll = Annotated[
     bool,
     typer.Option("--keep-all", help="Keep every pass without measuring what it does: faster."),
 ]
+NoCache = Annotated[
+    bool,
+    typer.Option("--no-cache", help="Compile anew, and keep nothing in the compile cache."),
+]
 Register = Annotated[
     str | None,
     typer.Option(

@@ -50,20 +50,25 @@ class Settings:
 
 
 def compile_source(
-    source: Source, target: str, config: CompileConfig, dynamic: dict[str, dict[int, str]] | None
+    source: Source,
+    target: str,
+    config: CompileConfig,
+    dynamic: dict[str, dict[int, str]] | None,
+    *,
+    cache: bool = True,
 ) -> Any:
     """``burnish.compile`` of what the command line named, saying which stage it is at."""
-    import burnish
+    from burnish.compiler.driver import compile_in_stages
 
-    with console.progress(f"{source.name}: importing"):
-        imported = burnish.import_model(
-            source.model, source.example_inputs, dynamic=dynamic, fold=config.fold_onnx
-        )
-    with console.progress(f"{source.name}: optimizing"):
-        optimized = burnish.optimize(imported, target, config=config)
-    tuned = burnish.tune(optimized)
-    with console.progress(f"{source.name}: building"):
-        return burnish.build(tuned)
+    return compile_in_stages(
+        source.model,
+        source.example_inputs,
+        target,
+        config,
+        dynamic,
+        cache=cache,
+        during=lambda stage: console.progress(f"{source.name}: {stage}"),
+    )
 
 
 def absolute(path: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -41,6 +42,31 @@ class ImportedModel:
         return self.source
 
 
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model read from its file, a module traced; nothing is translated yet.
+
+    ``content`` is an ``ExportedProgram`` or a ``ModelProto``, ``names`` the arguments of a traced
+    module, ``source`` the model object that was read.
+    """
+
+    content: Any = field(repr=False)
+    kind: str
+    source: Any = field(repr=False)
+    names: list[str] | None = None
+
+    @functools.cached_property
+    def hash(self) -> str:
+        """sha256 of the content: the graph and every weight."""
+        if self.kind == "torch":
+            from burnish.compiler.importers.torch_hash import program_hash
+
+            return program_hash(self.content)
+        from burnish.compiler.importers.onnx_model import proto_hash
+
+        return proto_hash(self.content)
+
+
 def import_model(
     model: torch.nn.Module | torch.export.ExportedProgram | onnx.ModelProto | str | Path,
     example_inputs: Any = None,
@@ -67,17 +93,41 @@ def import_model(
     Raises :class:`~burnish.compiler.errors.ImportModelError`, or its subclass
     :class:`~burnish.compiler.errors.UnsupportedOperatorError` with every unsupported operator.
     """
-    loaded: Any = load_file(model) if isinstance(model, (str, os.PathLike)) else model
-    kind = _kind(loaded)
-    if kind == "torch":
-        from burnish.compiler.importers.pytorch import import_torch
+    loaded = load_model(model, example_inputs, dynamic=dynamic)
+    return import_loaded(loaded, example_inputs, dynamic=dynamic, fold=fold)
 
-        mod, signature, digest = import_torch(loaded, example_inputs, dynamic)
+
+def load_model(
+    model: Any, example_inputs: Any = None, *, dynamic: Mapping[str, Any] | None = None
+) -> LoadedModel:
+    """Read a model as far as its content hash needs it; arguments as of :func:`import_model`."""
+    read: Any = load_file(model) if isinstance(model, (str, os.PathLike)) else model
+    kind = _kind(read)
+    if kind == "onnx":
+        return LoadedModel(read, kind, read)
+    from burnish.compiler.importers.pytorch import trace
+
+    program, names = trace(read, example_inputs, dynamic)
+    return LoadedModel(program, kind, read, names)
+
+
+def import_loaded(
+    loaded: LoadedModel,
+    example_inputs: Any = None,
+    *,
+    dynamic: Mapping[str, Any] | None = None,
+    fold: bool = True,
+) -> ImportedModel:
+    """Translate what :func:`load_model` read, with the same arguments."""
+    if loaded.kind == "torch":
+        from burnish.compiler.importers.pytorch import import_program
+
+        mod, signature = import_program(loaded.content, loaded.names, dynamic)
     else:
         from burnish.compiler.importers.onnx_model import import_onnx
 
-        mod, signature, digest = import_onnx(loaded, example_inputs, dynamic, fold=fold)
-    return ImportedModel(mod, signature, digest, kind, loaded)
+        mod, signature = import_onnx(loaded.content, example_inputs, dynamic, fold=fold)
+    return ImportedModel(mod, signature, loaded.hash, loaded.kind, loaded.source)
 
 
 def _kind(model: Any) -> str:
@@ -95,4 +145,4 @@ def _kind(model: Any) -> str:
     )
 
 
-__all__ = ["ImportedModel", "import_model"]
+__all__ = ["ImportedModel", "LoadedModel", "import_loaded", "import_model", "load_model"]

@@ -1,4 +1,4 @@
-"""ONNX models: ModelProto -> module, signature, content hash."""
+"""ONNX models: ModelProto -> module, signature; and its content hash."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def import_onnx(
     dynamic: Mapping[str, Any] | None,
     *,
     fold: bool,
-) -> tuple[tvm.IRModule, Signature, str]:
-    """Module under the IR convention, signature and content hash of an ONNX model.
+) -> tuple[tvm.IRModule, Signature]:
+    """Module under the IR convention, and signature, of an ONNX model.
 
     The outputs are a list, as ONNX Runtime returns them. Raises :class:`ImportModelError` with
     what is wrong and what to do.
@@ -75,7 +75,7 @@ def import_onnx(
     symbols: dict[str, tuple[int, int | None]] = {
         n: (1, None) for spec in inputs for n in spec.shape if isinstance(n, str)
     }
-    return mod, Signature(inputs, outputs, arguments, tree, symbols), _content_hash(model)
+    return mod, Signature(inputs, outputs, arguments, tree, symbols)
 
 
 _fold = fold
@@ -191,7 +191,7 @@ def _outputs(mod: tvm.IRModule, names: Sequence[str]) -> tuple[TensorSpec, ...]:
     )
 
 
-def _content_hash(model: ModelProto) -> str:
+def proto_hash(model: ModelProto) -> str:
     """sha256 over the model without its tensors, then each tensor's name and bytes."""
     digest = hashlib.sha256()
     bare = ModelProto()

@@ -1,9 +1,8 @@
-"""PyTorch models: nn.Module or ExportedProgram -> module, signature, content hash."""
+"""PyTorch models: nn.Module or ExportedProgram -> module, signature."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +16,7 @@ from burnish.compiler import trees
 from burnish.compiler.errors import ImportModelError
 from burnish.compiler.importers.memory import check_memory
 from burnish.compiler.importers.symbols import SymbolTable
-from burnish.compiler.importers.tensors import to_numpy, to_tvm, torch_dtype
+from burnish.compiler.importers.tensors import to_tvm, torch_dtype
 from burnish.compiler.importers.tidy import drop_unused
 from burnish.compiler.importers.torch_export import decompose, export
 from burnish.compiler.importers.torch_relax import Translator
@@ -25,12 +24,12 @@ from burnish.compiler.signature import Signature, TensorSpec
 from burnish.passes.params import with_params
 
 
-def import_torch(
+def trace(
     model: torch.nn.Module | ExportedProgram,
     example_inputs: Any,
     dynamic: Mapping[str, Any] | None,
-) -> tuple[tvm.IRModule, Signature, str]:
-    """Module under the IR convention, signature and content hash of a torch model.
+) -> tuple[ExportedProgram, list[str] | None]:
+    """The program of a torch model, and the names of the arguments of a module.
 
     Raises :class:`ImportModelError` with what is wrong and what to do.
     """
@@ -40,18 +39,26 @@ def import_torch(
                 "an ExportedProgram has its dynamic sizes fixed: pass dynamic_shapes to "
                 "torch.export.export, or import the nn.Module with dynamic=..."
             )
-        program, names = model, None
-    else:
-        held = {id(t): t.nbytes for t in [*model.parameters(), *model.buffers()]}
-        check_memory(sum(held.values()), copies=2)
-        program, names = export(model, example_inputs, dynamic)
+        return model, None
+    held = {id(t): t.nbytes for t in [*model.parameters(), *model.buffers()]}
+    check_memory(sum(held.values()), copies=2)
+    return export(model, example_inputs, dynamic)
+
+
+def import_program(
+    program: ExportedProgram, names: list[str] | None, dynamic: Mapping[str, Any] | None
+) -> tuple[tvm.IRModule, Signature]:
+    """Module under the IR convention, and signature, of what :func:`trace` gave.
+
+    Raises :class:`ImportModelError` with what is wrong and what to do.
+    """
     program = decompose(program)
     _refuse_state(program)
     symbols = _symbols(program, names, dynamic or {})
     mod, weights = Translator(program, symbols).translate()
     signature = _signature(program, names, symbols)
     mod = with_params(mod, {name: to_tvm(tensor) for name, tensor in weights.items()})
-    return drop_unused(mod), signature, _content_hash(program)
+    return drop_unused(mod), signature
 
 
 def _refuse_state(program: ExportedProgram) -> None:
@@ -165,14 +172,3 @@ def _symbols(
                 ranges[symbol] = (max(1, getattr(dim, "min", 1 if low <= 2 else low)), high)
     used = {s: r for s, r in ranges.items() if s.isidentifier()}
     return SymbolTable(chosen, used)
-
-
-def _content_hash(program: ExportedProgram) -> str:
-    """sha256 over the graph's text and every tensor's name, dtype, shape and bytes."""
-    digest = hashlib.sha256(str(program.graph).encode())
-    tensors = {**program.state_dict, **program.constants}
-    for name, tensor in tensors.items():
-        if isinstance(tensor, torch.Tensor):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(to_numpy(tensor).tobytes())
-    return digest.hexdigest()

@@ -20,7 +20,7 @@ from burnish.cli import console
 from burnish.compiler.doctor import Check
 from support import ROOT
 
-VERBS = ("compile", "run", "compare", "inspect", "zoo", "doctor", "demo")
+VERBS = ("compile", "run", "compare", "inspect", "zoo", "doctor", "demo", "cache")
 
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:

@@ -237,3 +237,25 @@ def test_zoo_lists_every_model(call: Call) -> None:
     code, _, err = call("compile", "zoo:magica", "-o", "z.burnish")
     assert code == 2
     assert "magika" in err
+
+
+def test_the_compile_cache_is_listed_and_cleared(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BURNISH_CACHE", str(tmp_path))
+    monkeypatch.delenv("BURNISH_CACHE_LIMIT")
+    code, out, _ = call("cache")
+    assert (code, "nothing in" in out) == (0, True)
+    compile_ = ("compile", "net.pt2", "-o", "cached.burnish")
+    assert "not cached" not in call(*compile_, "--no-cache")[1]
+    assert json.loads(call("cache", "--json")[1])["entries"] == []
+    assert "kept in the cache" in call(*compile_)[1]
+    assert "taken from the cache; compiling took" in call(*compile_)[1]
+    (entry,) = json.loads(call("cache", "--json")[1])["entries"]
+    assert Path(entry["path"]).stat().st_size == entry["bytes"]
+    assert Path(entry["path"]).stem[:16] in call("cache")[1]
+    sizes = json.loads(call("cache", "size", "--json")[1])
+    assert (sizes["entries"], sizes["bytes"], sizes["limit"]) == (1, entry["bytes"], 10**10)
+    assert "1 models, " in call("cache", "size")[1]
+    assert json.loads(call("cache", "clear", "--json")[1])["removed"] == 1
+    assert "removed 0 files" in call("cache", "clear")[1]
