@@ -81,6 +81,8 @@ class CompileConfig:
     ``evaluate``    ``fn(model) -> float``, higher is better, or a registered name.
     ``do_no_harm``  undo a pass that makes the model slower, or worse than its limit.
     ``fold_onnx``   fix and fold the shapes of an ONNX file before its import.
+    ``exact_conv``  sum convolutions term by term; else 3x3 ones may take Winograd's form, of fewer
+                    operations, whose error stays within 1e-5 of the largest output.
 
     Raises :class:`ConfigError`, which lists what is known, for a value outside that.
     """
@@ -96,6 +98,7 @@ class CompileConfig:
     evaluate: registry.Evaluator | str | None = None
     do_no_harm: bool = True
     fold_onnx: bool = True
+    exact_conv: bool = False
 
     def __post_init__(self) -> None:
         given = object.__setattr__
@@ -111,7 +114,7 @@ class CompileConfig:
             _whole("threads", self.threads, least=1)
         if isinstance(self.opt_level, bool) or self.opt_level not in OPT_LEVELS:
             raise ConfigError(f"opt_level must be one of 0, 1, 2, 3, got {self.opt_level!r}")
-        for name in ("do_no_harm", "fold_onnx"):
+        for name in ("do_no_harm", "fold_onnx", "exact_conv"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} must be true or false, got {getattr(self, name)!r}")
         if isinstance(self.evaluate, str):

@@ -47,7 +47,7 @@ def graph_phases(target: CpuTarget, config: CompileConfig) -> tuple[Phase, ...]:
             ("prune", (PruneWeights(config.prune),) if config.prune else ()),
             ("quantize", (QuantizeWeights(config.quantize),) if config.quantize else ()),
             ("partition", ()),
-            ("lower", _lower(target)),
+            ("lower", _lower(target, config)),
             ("fuse", _fuse()),
         )
     )
@@ -65,7 +65,7 @@ def _clean() -> tuple[Pass, ...]:
     )
 
 
-def _lower(target: CpuTarget) -> tuple[Pass, ...]:
+def _lower(target: CpuTarget, config: CompileConfig) -> tuple[Pass, ...]:
     return (
         T.DecomposeOpsForInference(),
         WidenConv1d(),
@@ -75,7 +75,7 @@ def _lower(target: CpuTarget) -> tuple[Pass, ...]:
         SinkTransposes(),
         FoldWeights(),
         T.CanonicalizeBindings(),
-        PackWeights(target),
+        PackWeights(target, config.exact_conv),
         LowerAttention(),
         relax.backend.DispatchSampling(),
         relax.backend.DispatchSortScan(),

@@ -43,6 +43,10 @@ class Window:
         top, left, bottom, right = (int(v) for v in attrs.padding)
         return cls(kernel, two(attrs.strides), (top, left, bottom, right), two(attrs.dilation))
 
+    def is_plain_3x3(self) -> bool:
+        """Whether the window is 3x3, and neither strided nor dilated."""
+        return (self.kernel, self.strides, self.dilation) == ((3, 3), (1, 1), (1, 1))
+
     def output(self, data: te.Tensor) -> list[Any]:
         """``[N, H, W, C] -> [OH, OW]``."""
         sizes = []

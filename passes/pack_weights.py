@@ -14,7 +14,7 @@ import tvm_ffi
 from tvm import relax, te, tirx
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
-from burnish.passes import kernels, packed
+from burnish.passes import kernels, packed, winograd
 from burnish.passes.consumers import bindings
 from burnish.passes.params import (
     NUM_INPUT,
@@ -26,6 +26,7 @@ from burnish.passes.params import (
 from burnish.passes.transposed import Transposed, conv2d_transpose
 from burnish.passes.weight_views import WeightView, weight_views
 from burnish.targets.cpu.tiling import choose_width
+from burnish.targets.cpu.winograd_plan import Layout
 from burnish.targets.target import CpuTarget
 
 _OUT_FUSABLE = 4
@@ -39,7 +40,9 @@ class PackWeights:
 
     1. ``matmul(x, w)`` with a two-dimensional weight: a packed GEMM over the last axis of ``x``.
     2. ``conv2d(x, w)`` in NHWC: a direct convolution, groups in blocks of output channels;
-       groups narrower than a vector are joined to blocks, with zeros between them.
+       groups narrower than a vector are joined to blocks, with zeros between them. One that
+       :mod:`burnish.passes.winograd` says is faster in Winograd's form takes that, unless
+       ``exact_conv``.
     3. ``conv2d`` with one input channel a group: a depthwise convolution, weights ``[H, W, C]``.
     4. ``take(w, i)`` on rows of a weight that rule 1 packs reads the packed form, so that a tied
        embedding is stored once.
@@ -53,19 +56,21 @@ class PackWeights:
     """
 
     target: CpuTarget
+    exact_conv: bool = False
 
     def transform_module(self, mod: tvm.IRModule, _ctx: object) -> tvm.IRModule:
-        rewriter = _Rewriter(mod, self.target)
+        rewriter = _Rewriter(mod, self.target, self.exact_conv)
         main = rewriter.visit_expr(mod["main"])
         return rewriter.finish(main)
 
 
 @mutator
 class _Rewriter(PyExprMutator):
-    def __init__(self, mod: tvm.IRModule, target: CpuTarget) -> None:
+    def __init__(self, mod: tvm.IRModule, target: CpuTarget, exact_conv: bool) -> None:
         super().__init__(mod)
         self.mod = mod
         self.target = target
+        self.exact_conv = exact_conv
         self.views = weight_views(mod)
         self.values = get_params(mod)
         self.packed: dict[tuple[str, str], tuple[packed.PackedWeight, list[relax.Var]]] = {}
@@ -146,6 +151,10 @@ class _Rewriter(PyExprMutator):
         window = kernels.Window.of(attrs, (kh, kw))
         if groups > 1 and depth == 1 and channels == groups:
             return self._depthwise(view, x, window)
+        if not self.exact_conv and groups == 1 and view.codes is None:
+            cut = winograd.chosen(x, view.shape, window, self.target)
+            if cut is not None:
+                return self._winograd(view, x, window, cut)
         _batch, height, across, _channels = call.ty.shape
         rows = _count([across] if any(window.padding) else [height, across])
         form = self._grouped(view, groups, rows)
@@ -154,6 +163,18 @@ class _Rewriter(PyExprMutator):
         weight, variables, groups = form
         make = kernels.conv2d(weight, window, groups)
         return self._call(make, self.visit_expr(x), variables, "conv2d")
+
+    def _winograd(
+        self, view: WeightView, x: relax.Expr, window: kernels.Window, cut: Layout
+    ) -> relax.Expr:
+        algorithm = cut.algorithm
+
+        def make(width: int) -> packed.PackedWeight:
+            return winograd.transformed(view.array(), algorithm, width)
+
+        weight, variables = self._pack(view, f"winograd {algorithm.m} {cut.nb}", make, cut.nb)
+        kernel = winograd.conv2d(weight, algorithm, window.padding)
+        return self._call(kernel, self.visit_expr(x), variables, "winograd")
 
     def _grouped(
         self,

@@ -26,7 +26,8 @@ class CpuTarget:
     """A CPU as the schedule rules see it.
 
     ``lanes`` are float32 lanes of a vector register, ``registers`` the vector registers;
-    ``l1``, ``l2`` and ``l3`` are cache bytes (``l1`` data, ``l1`` and ``l2`` per core).
+    ``l1``, ``l2`` and ``l3`` are cache bytes (``l1`` data, ``l1`` and ``l2`` per core);
+    ``bandwidth`` is the bytes of main memory that all cores together read in a cycle.
     """
 
     name: str = "cpu"
@@ -39,6 +40,7 @@ class CpuTarget:
     l1: int = 32 * 1024
     l2: int = 512 * 1024
     l3: int = 8 * 1024 * 1024
+    bandwidth: float = 12.0
 
     @property
     def fmas(self) -> int:

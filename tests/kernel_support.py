@@ -74,10 +74,12 @@ def module(case: Case) -> tvm.IRModule:
     return with_params(mod, case.weights)
 
 
-def lowered(mod: tvm.IRModule, target: CpuTarget | None = None) -> tvm.IRModule:
+def lowered(
+    mod: tvm.IRModule, target: CpuTarget | None = None, config: CompileConfig | None = None
+) -> tvm.IRModule:
     """Graph in, fused kernels out, by the pipeline's own phases."""
     cpu = target or host()
-    for phase in pipeline.graph_phases(cpu, CompileConfig()):
+    for phase in pipeline.graph_phases(cpu, config or CompileConfig()):
         if phase.name in LOWERING:
             with cpu.tvm():
                 mod = tvm.transform.Sequential(list(phase.passes))(mod)

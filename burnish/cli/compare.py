@@ -60,6 +60,7 @@ def compare(
     input: options.Input = None,
     no_fold: options.NoFold = False,
     keep_all: options.KeepAll = False,
+    exact_conv: options.ExactConv = False,
     register: options.Register = None,
     no_cache: options.NoCache = False,
     count: Count = 4,
@@ -83,7 +84,9 @@ def compare(
     """
     import burnish
 
-    settings = Settings(recipe, prune, quantize, tune, threads, no_fold, keep_all, register)
+    settings = Settings(
+        recipe, prune, quantize, tune, threads, no_fold, keep_all, register, exact_conv
+    )
     if artifact is not None and (settings.compiles() or dynamic):
         raise ConfigError("give an artifact, or flags to compile with, not both")
     reports = [absolute(file) for file in report or ()]

@@ -34,6 +34,7 @@ def compile(
     input: options.Input = None,
     no_fold: options.NoFold = False,
     keep_all: options.KeepAll = False,
+    exact_conv: options.ExactConv = False,
     register: options.Register = None,
     no_cache: options.NoCache = False,
     json: options.Json = False,
@@ -51,7 +52,9 @@ def compile(
 
     * `burnish compile net.pt2 -o net.burnish --recipe recipe.toml --tune 64`
     """
-    settings = Settings(recipe, prune, quantize, tune, threads, no_fold, keep_all, register)
+    settings = Settings(
+        recipe, prune, quantize, tune, threads, no_fold, keep_all, register, exact_conv
+    )
     path = absolute(out)
     check_writable(path)
     config = settings.config()

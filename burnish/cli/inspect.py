@@ -46,6 +46,7 @@ def inspect(
     input: options.Input = None,
     no_fold: options.NoFold = False,
     keep_all: options.KeepAll = False,
+    exact_conv: options.ExactConv = False,
     register: options.Register = None,
     json: options.Json = False,
     verbose: options.Verbose = False,
@@ -69,7 +70,9 @@ def inspect(
             "compiled", compiled.show(), _inputs(compiled), compiled.report, params=rows
         )
     else:
-        settings = Settings(recipe, prune, quantize, None, None, no_fold, keep_all, register)
+        settings = Settings(
+            recipe, prune, quantize, None, None, no_fold, keep_all, register, exact_conv
+        )
         with console.progress(f"reading {model}"):
             source = open_source(model, input)
         with console.progress(f"taking {model} to the stage {stage.value}"):

@@ -80,6 +80,10 @@ NoCache = Annotated[
     bool,
     typer.Option("--no-cache", help="Compile anew, and keep nothing in the compile cache."),
 ]
+ExactConv = Annotated[
+    bool,
+    typer.Option("--exact-conv", help="Sum convolutions term by term, never in Winograd's form."),
+]
 Register = Annotated[
     str | None,
     typer.Option(

@@ -59,6 +59,7 @@ def profile(
     seed: options.Seed = 0,
     no_fold: options.NoFold = False,
     keep_all: options.KeepAll = False,
+    exact_conv: options.ExactConv = False,
     register: options.Register = None,
     json: options.Json = False,
     verbose: options.Verbose = False,
@@ -81,7 +82,9 @@ def profile(
         folder.mkdir(parents=True, exist_ok=True)
         for name in FILES:
             check_writable(folder / name)
-    settings = Settings(recipe, prune, quantize, None, threads, no_fold, keep_all, register)
+    settings = Settings(
+        recipe, prune, quantize, None, threads, no_fold, keep_all, register, exact_conv
+    )
     compiled, inputs = _opened(model, settings, target, dynamic, input, seed)
     from burnish.compiler.profile.run import profile as measure
     from burnish.compiler.profile.table import print_profile

@@ -23,6 +23,7 @@ class Settings:
     no_fold: bool = False
     keep_all: bool = False
     register: str | None = None
+    exact_conv: bool = False
 
     def config(self) -> CompileConfig:
         """The recipe with the flags over it, names looked up; raises ``ConfigError``."""
@@ -41,6 +42,8 @@ class Settings:
             config = config.overridden(fold_onnx=False)
         if self.keep_all:
             config = config.overridden(do_no_harm=False)
+        if self.exact_conv:
+            config = config.overridden(exact_conv=True)
         config.check_registered()
         return config
 

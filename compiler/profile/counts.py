@@ -8,6 +8,7 @@
    products with zeros that only the packing put there do not.
 4. Causal attention counts the pairs of a query and a key that it looks at.
 5. Each buffer moves once; of a table that is looked up in, the rows looked up.
+6. Winograd's transforms count nothing: what they cost is what its products save.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from burnish.compiler.profile.kernel import Amount
 from burnish.passes.kernels import USEFUL
 from burnish.targets.cpu.attention import ATTENTION
 from burnish.targets.cpu.stages import HEAVY, Iter, Program, Stage, loads, read_program, walk
+from burnish.targets.cpu.winograd import WINOGRAD
 
 _ARITHMETIC = ("Add", "Sub", "Mul", "Div", "Mod", "FloorDiv", "FloorMod", "Max", "Min")
 _LIGHT = frozenset(
@@ -66,6 +68,8 @@ def count(func: tirx.PrimFunc) -> Counts:
     causal = int(program.attrs[ATTENTION]["causal"]) if ATTENTION in program.attrs else 0
     totals: list[list[Amount]] = [[], [], []]
     for stage in program.stages:
+        if WINOGRAD in stage.attrs:
+            continue
         for kind, found in enumerate(_operations(stage)):
             found = part(found, _needed(program, stage), _elements(stage))
             if causal and not program.is_output(stage):

@@ -1,6 +1,6 @@
 """The default schedule of a CPU kernel: rules tried in order on each stage of it.
 
-0. ``attention``  the whole kernel, known by its attribute
+0. ``attention``  the whole kernel, known by its attribute; ``winograd``  stages, known likewise
 1. ``rows``   stages that reduce trailing axes and work row by row (softmax, norms)
 2. ``tiles``  a reduction with a contiguous column axis, and the store after it
 3. ``folds``  any other reduction: one element at a time, elements in parallel
@@ -18,7 +18,7 @@ from tvm.ir import Expr, Var
 from tvm.s_tir import SBlock, SBlockRealize
 from tvm.tirx import For, ForKind, SeqStmt, Stmt
 
-from burnish.targets.cpu import attention, loops, maps, rows, tiles
+from burnish.targets.cpu import attention, loops, maps, rows, tiles, winograd
 from burnish.targets.cpu.padding import without_padding
 from burnish.targets.cpu.stages import Program, Stage, inlined, loads_of, read_program, walk
 from burnish.targets.cpu.tiling import Tiling, packed_width
@@ -83,6 +83,14 @@ def _emit(program: Program, target: CpuTarget, tiling: Tiling) -> tuple[Stmt, li
     spilled: list[Stage] = []
     while position < len(program.stages):
         stage = program.stages[position]
+        fast = winograd.match(program, position, target)
+        if fast is not None:
+            parts.append(winograd.emit(fast, target))
+            used.append("winograd")
+            if not program.is_output(fast.final):
+                spilled.append(fast.final)
+            position += fast.stages
+            continue
         group = rows.match(program, position)
         if group is not None:
             parts.append(rows.emit(program, group, target))

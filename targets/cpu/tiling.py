@@ -122,7 +122,7 @@ def plan_tiles(main: Stage, final: Stage | None, target: CpuTarget, tiling: Tili
         if rest[position].size != 1:
             row = outer.pop(position)
             break
-    if final is not None and not _stores_alike(main, final, packed):
+    if final is not None and not stores_alike(main, final, packed):
         return None
     lanes = min(target.lanes, width)
     guards = reaches(main, outer, row)
@@ -257,7 +257,7 @@ def _width(columns: int, target: CpuTarget) -> int:
     return min(lanes, columns) if columns < lanes else lanes
 
 
-def _stores_alike(main: Stage, final: Stage, packed: int | None) -> bool:
+def stores_alike(main: Stage, final: Stage, packed: int | None) -> bool:
     """Whether ``final`` reads ``main`` only at its own element (rule 1)."""
     if final.combine is not None or not final.identity():
         return False

@@ -19,6 +19,7 @@ def records(net, inputs, **fields) -> dict[str, Kernel]:
     """The kernels' records of a network, by name."""
     dynamic = fields.pop("dynamic", None)
     imported = burnish.import_model(net.eval(), inputs, dynamic=dynamic)
+    fields = {"exact_conv": True, **fields}
     mod = burnish.optimize(imported, do_no_harm=False, **fields).mod
     assert any(isinstance(func, tirx.PrimFunc) for func in mod.functions.values())
     return kernel_records(mod, mod)
@@ -100,6 +101,13 @@ def test_transposed_convolutions_count_the_kernels_own_taps(window, stride):
     assert found == pytest.approx(count_work(net, (x,)).flops, rel=0.5)
     if window == stride:
         assert found == count_work(net, (x,)).flops
+
+
+def test_a_winograd_convolution_counts_its_products():
+    net, x = nn.Conv2d(64, 32, 3, padding=1), torch.ones(1, 64, 28, 28)
+    kernel = only(records(net, (x,), exact_conv=False), "winograd")
+    assert kernel.flops in (2 * tiles * n * n * 64 * 32 for tiles, n in ((14 * 14, 4), (7 * 7, 6)))
+    assert kernel.elementwise == 32 * 28 * 28
 
 
 def test_a_convolution_reads_its_input_and_weights_once():
