@@ -2,9 +2,9 @@
 
     python benchmarks/overhead.py [--json FILE]
 
-First table: a call, and the kernels that it runs, each timed alone in a loop, in microseconds.
+First table: a call, and its kernels alone, called in the same order, in microseconds.
 Second table: the time of a call on a quiet machine, and with another process that spins on a core.
-Best and median of many calls. Wants a quiet machine; the load at the start is printed.
+Best and median of many calls. Wants a quiet machine: ``?`` marks what other processes disturbed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ import tvm
 from tvm import relax
 
 import burnish
+from burnish.compiler.measure.load import LoadMeter
 from burnish.models import bench_nets
+from burnish.targets.target import host_threads
 
 SMALL = {"mlp-b1": "MLP 784-512-512-10, batch 1", "lstm": "LSTM 2 x 256, 64 steps"}
 LARGE = {"resnet50": "ResNet-50", "mobilenetv2": "MobileNetV2", "lstm": "LSTM 2 x 256, 64 steps"}
@@ -38,7 +40,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
     parser.add_argument("--json", type=Path, help="write the figures there")
     options = parser.parse_args()
-    print(f"load {os.getloadavg()[0]:.2f}, {torch.get_num_threads()} cores\n")
+    print(f"{os.cpu_count()} cores, {host_threads()} threads\n")
     models = {name: compiled(name) for name in {**SMALL, **LARGE}}
     small = {name: overhead(*models[name], options.seconds) for name in SMALL}
     print("microseconds                 call best / median   kernels best / median   the rest")
@@ -46,7 +48,7 @@ def main() -> None:
         call, kernels = row["call"], row["kernels"]
         print(
             f"{SMALL[name]:28} {call['best']:9.1f} / {call['median']:.1f}"
-            f" {kernels['best']:14.1f} / {kernels['median']:.1f} {row['overhead']:14.1f}"
+            f" {kernels['best']:14.1f} / {kernels['median']:.1f} {row['overhead']:14.1f}{mark(row)}"
         )
     large = {name: busy(*models[name], options.seconds) for name in LARGE}
     print("\nmilliseconds                 quiet best / median   busy best / median   times (mean)")
@@ -55,7 +57,7 @@ def main() -> None:
         print(
             f"{LARGE[name]:28} {quiet['best'] / 1e3:9.2f} / {quiet['median'] / 1e3:.2f}"
             f" {loud['best'] / 1e3:13.2f} / {loud['median'] / 1e3:.2f}"
-            f" {row['ratio']:11.2f} ({row['mean_ratio']:.2f})"
+            f" {row['ratio']:11.2f} ({row['mean_ratio']:.2f}){mark(row)}"
         )
     if options.json:
         options.json.write_text(json.dumps({"overhead": small, "busy": large}, indent=1) + "\n")
@@ -93,30 +95,31 @@ def timed(function: Callable[[], Any], seconds: float) -> dict[str, float]:
 def overhead(
     model: burnish.Compiled, inputs: tuple[torch.Tensor, ...], seconds: float
 ) -> dict[str, Any]:
-    """A call beside the sum of its kernels, less what calling anything from Python costs."""
-    call = timed(lambda: model(*inputs), seconds)
+    """A call beside its kernels, less what calling those from Python costs."""
     machine = relax.VirtualMachine(tvm.runtime.load_module(str(model.library)), tvm.cpu())
-    calls: list[tuple[str, Any, tuple[Any, ...]]] = []
+    calls: list[tuple[Any, tuple[Any, ...]]] = []
 
     def note(kernel: Any, name: str, before: bool, _result: Any, *arguments: Any) -> None:
         if before and not name.startswith("vm."):
-            calls.append((name, kernel, arguments))
+            calls.append((kernel, arguments))
+
+    def kernels_alone() -> None:
+        for kernel, arguments in calls:
+            kernel(*arguments)
 
     machine.set_instrument(note)
     machine["main"](*inputs, list(model.params.values()))
-    nothing = tvm.get_global_func("runtime.NumThreads")
-    empty = timed(nothing, seconds / 10)
-    share = seconds / len({name for name, _, _ in calls})
-    times: dict[str, dict[str, float]] = {}
-    for name, kernel, arguments in calls:
-        if name not in times:
-            times[name] = timed(lambda kernel=kernel, args=arguments: kernel(*args), share)
-    kernels = {part: sum(times[name][part] - empty[part] for name, _, _ in calls) for part in empty}
+    meter = LoadMeter([os.getpid()])
+    empty = timed(tvm.get_global_func("runtime.NumThreads"), seconds / 10)
+    call = timed(lambda: model(*inputs), seconds)
+    alone = timed(kernels_alone, seconds)
+    kernels = {part: alone[part] - len(calls) * empty[part] for part in empty}
     return {
         "call": call,
         "kernels": kernels,
         "count": len(calls),
         "overhead": call["median"] - kernels["median"],
+        "others": meter.others(),
     }
 
 
@@ -124,11 +127,15 @@ def busy(
     model: burnish.Compiled, inputs: tuple[torch.Tensor, ...], seconds: float
 ) -> dict[str, Any]:
     """A call alone on the machine, and beside a process that spins."""
+    meter = LoadMeter([os.getpid()])
     quiet = timed(lambda: model(*inputs), seconds)
+    others = [meter.others()]
     other = subprocess.Popen([sys.executable, "-S", "-c", SPIN])
     try:
         time.sleep(0.3)
+        meter = LoadMeter([os.getpid(), other.pid])
         loud = timed(lambda: model(*inputs), 2 * seconds)
+        others.append(meter.others())
     finally:
         other.kill()
         other.wait()
@@ -137,7 +144,13 @@ def busy(
         "busy": loud,
         "ratio": loud["median"] / quiet["median"],
         "mean_ratio": loud["mean"] / quiet["mean"],
+        "others": max(others),
     }
+
+
+def mark(row: dict[str, Any]) -> str:
+    """``?`` where other processes took a tenth of a core or more."""
+    return " ?" if row["others"] >= 0.1 else ""
 
 
 if __name__ == "__main__":
