@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from burnish.compiler import registry
 from burnish.compiler.errors import ConfigError
+from burnish.compiler.precision import STORED
 from burnish.passes.configs import PruneConfig, QuantizeConfig
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-PRECISIONS = ("fp32",)
+PRECISIONS = tuple(STORED)
 OPT_LEVELS = (0, 1, 2, 3)
 QUANTIZE_CODE = re.compile(r"(?:int|w)([2-8])(?:g([1-9][0-9]*))?(-asym)?")
 QUANTIZE_CODES = "int2 to int8, int4g32 or w4g32 (groups of 32), int4g32-asym (asymmetric)"
@@ -73,7 +74,8 @@ class CompileConfig:
     Shorthands are taken for the first three: ``prune=0.5`` (sparsity), ``quantize="int8"``,
     ``"int4"``, ``"w4g32"``, ``tune=64`` (trials); so is a mapping of their fields.
 
-    ``precision``   what floats are computed in; "fp32" is the one known.
+    ``precision``   what floats are computed in: "fp32"; "bf16" where the target has AVX512-BF16,
+                    sums in float32; "fp16" for weights stored in two bytes.
     ``threads``     CPU threads; ``None``: ``$BURNISH_THREADS``, else every usable core.
     ``opt_level``   0 to 3, as TVM's pass context takes it.
     ``passes``      extra passes: a registered name, or a pair (name or pass, phase).

@@ -17,6 +17,7 @@ from burnish.compiler.errors import ConfigError, TargetError, wrap_errors
 from burnish.compiler.gate import Gate
 from burnish.compiler.importers import LoadedModel, import_loaded, load_model
 from burnish.compiler.optimizer import run_passes
+from burnish.compiler.precision import check_precision
 from burnish.compiler.stages import Imported, Optimized, Source, Tuned, ir_text
 from burnish.compiler.tensors import aligned
 from burnish.compiler.tune import Progress
@@ -40,9 +41,9 @@ def compile(
     ``model`` is a ``torch.nn.Module``, a ``torch.export.ExportedProgram``, an
     ``onnx.ModelProto``, or a path to an ``.onnx`` or ``.pt2`` file. ``example_inputs`` is what it
     is called with. ``dynamic`` names sizes that stay open, ``{"x": {0: "batch"}}``. ``fields``
-    override those of ``config``: ``prune``, ``quantize``, ``tune``, ``threads``, ``passes``,
-    ``evaluate`` and the rest of :class:`~burnish.compiler.config.CompileConfig`. ``cache=False``
-    neither takes the finished model from the compile cache nor keeps it there
+    override those of ``config``: ``prune``, ``quantize``, ``tune``, ``precision``, ``threads``,
+    ``passes``, ``evaluate`` and the rest of :class:`~burnish.compiler.config.CompileConfig`.
+    ``cache=False`` neither takes the finished model from the compile cache nor keeps it there
     (:mod:`burnish.compiler.compile_cache`); ``report.cache`` says what the cache did.
 
     Raises a :class:`~burnish.compiler.errors.BurnishError` that says what failed, where, and
@@ -226,7 +227,9 @@ def _settings(config: CompileConfig | None, fields: Mapping[str, Any]) -> Compil
 
 def _target(target: str | CpuTarget, config: CompileConfig) -> CpuTarget:
     with wrap_errors(TargetError):
-        return parse_target(target).with_threads(config.threads)
+        cpu = parse_target(target).with_threads(config.threads)
+    check_precision(config.precision, cpu)
+    return cpu
 
 
 def _examples(inputs: Any) -> tuple[Any, ...]:

@@ -4,7 +4,8 @@
    process of their own.
 2. A pass that made the model slower, beyond the noise of the measurement, is undone; pruning by
    itself promises size only and is kept.
-3. A pass whose accuracy fell by more than its ``max_drop`` is undone.
+3. A pass whose accuracy fell by more than its ``max_drop`` is undone; so is a lower precision
+   that costs more than ``COSINE_DROP`` of the outputs' cosine with those of the imported model.
 4. Errors are of the example inputs, against the imported model.
 
 Nothing is built or timed unless a weight pass, a pass of the user's own or tuning was asked for.
@@ -40,6 +41,9 @@ from burnish.targets.target import CpuTarget
 
 BUDGET_S = 4.0
 """Seconds of timing one judged pass may take, building apart."""
+COSINE_DROP = 0.001
+"""What a lower precision may cost."""
+DEFAULT = CompileConfig()
 
 
 @dataclass(frozen=True)
@@ -137,7 +141,12 @@ class Gate:
         self.active = bool(
             config.do_no_harm
             and imported.source.example_inputs
-            and (config.prune or config.quantize or config.passes)
+            and (
+                config.prune
+                or config.quantize
+                or config.passes
+                or config.precision != DEFAULT.precision
+            )
         )
         why = target.why_not_here() if self.active else ""
         if why:
@@ -219,6 +228,11 @@ def _with(reading: Reading, variant: Variant, timing: Timing) -> Reading:
     return replace(reading, ms=timing.p50, error=variant.error, accuracy=variant.accuracy)
 
 
+def _cosine(variant: Variant) -> float:
+    """With the imported model, which is its own reference."""
+    return 1.0 if variant.error is None else variant.error["cosine"]
+
+
 def _verdict(
     kind: str, old: Variant, new: Variant, timings: Mapping[str, Timing], limit: float | None
 ) -> str:
@@ -227,7 +241,10 @@ def _verdict(
         drop = old.accuracy - new.accuracy
         if drop > limit:
             return f"accuracy fell by {drop:.4g}, the limit is {limit:.4g}"
-    if kind in ("quantize", "user", "tune") and faster(timings["before"], timings["after"]):
+    if kind == "precision" and not _cosine(new) >= _cosine(old) - COSINE_DROP:
+        return f"cosine of the outputs fell to {_cosine(new):.5f}, the limit is {COSINE_DROP} less"
+    judged_by_time = kind in ("quantize", "precision", "user", "tune")
+    if judged_by_time and faster(timings["before"], timings["after"]):
         ratio = timings["after"].p50 / timings["before"].p50
         return f"{ratio:.2f} times as slow as without it"
     return ""

@@ -43,7 +43,7 @@ def run_passes(
         for step in standard:
             graph, row = run_pass(step, graph, phase.name, target)
             rows.append(row)
-        if standard and phase.name in ("clean", "prune", "quantize"):
+        if standard and phase.name in ("clean", "prune", "quantize", "precision"):
             place = _last_change(rows, len(standard))
             graph, rows[place] = gate.judge(before, graph, rows[place], phase.name)
         for step in own:

@@ -11,12 +11,14 @@ from tvm import relax, tirx
 from tvm.relax import transform as T
 
 from burnish.compiler.config import CompileConfig
+from burnish.compiler.precision import STORED
 from burnish.passes.channels_last import FoldPadding, PutChannelsLast, WidenConv1d
 from burnish.passes.clean import DropUnusedWeights
 from burnish.passes.dequantize_rows import DequantizeRows
 from burnish.passes.fold_batch_norm import FoldBatchNorm
 from burnish.passes.fold_weights import FoldWeights
 from burnish.passes.lower_attention import LowerAttention
+from burnish.passes.narrow import NarrowWeights
 from burnish.passes.outline_branches import OutlineBranches
 from burnish.passes.pack_weights import PackWeights
 from burnish.passes.prune import PruneWeights
@@ -46,6 +48,7 @@ def graph_phases(target: CpuTarget, config: CompileConfig) -> tuple[Phase, ...]:
             ("clean", _clean()),
             ("prune", (PruneWeights(config.prune),) if config.prune else ()),
             ("quantize", (QuantizeWeights(config.quantize),) if config.quantize else ()),
+            ("precision", _narrow(target, config.precision)),
             ("partition", ()),
             ("lower", _lower(target, config)),
             ("fuse", _fuse()),
@@ -65,6 +68,11 @@ def _clean() -> tuple[Pass, ...]:
     )
 
 
+def _narrow(target: CpuTarget, precision: str) -> tuple[Pass, ...]:
+    stored = STORED[precision]
+    return () if stored is None else (NarrowWeights(stored, target.lanes),)
+
+
 def _lower(target: CpuTarget, config: CompileConfig) -> tuple[Pass, ...]:
     return (
         T.DecomposeOpsForInference(),
@@ -75,7 +83,7 @@ def _lower(target: CpuTarget, config: CompileConfig) -> tuple[Pass, ...]:
         SinkTransposes(),
         FoldWeights(),
         T.CanonicalizeBindings(),
-        PackWeights(target, config.exact_conv),
+        PackWeights(target, config.exact_conv, dots=config.precision == "bf16"),
         LowerAttention(),
         relax.backend.DispatchSampling(),
         relax.backend.DispatchSortScan(),

@@ -22,7 +22,7 @@ Evaluator = Callable[[Callable[..., Any]], float]
 Calibration = Sequence[tuple[Any, ...]]
 """Input tuples for the model, real data."""
 
-PHASES = ("import", "clean", "prune", "quantize", "partition", "lower", "fuse")
+PHASES = ("import", "clean", "prune", "quantize", "precision", "partition", "lower", "fuse")
 """Phases of the pipeline in order. An extra pass runs at the end of the phase it names."""
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")

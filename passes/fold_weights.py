@@ -14,6 +14,7 @@ from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from burnish.passes.graph import bindings, constant_array, op_name, references, static_shape
+from burnish.passes.half import HALVES
 from burnish.passes.params import get_params, num_inputs, with_main, with_params
 
 SMALL_BYTES = 4096
@@ -52,8 +53,9 @@ class FoldWeights:
     3. It takes the name of the largest weight it comes from, if nothing else keeps that name;
        else ``~1`` (or the next number free) is added.
     4. Left alone: a transpose that a matmul reads (lowering packs the weight as its kernel
-       reads it, and quantization scales its rows), and results that hold infinities or NaN
-       that the operands did not.
+       reads it, and quantization scales its rows), the widening of a two-byte weight of two or
+       more axes (lowering stores it as it is), and results that hold infinities or NaN that the
+       operands did not.
     """
 
     def transform_module(self, mod: tvm.IRModule, _ctx: object) -> tvm.IRModule:
@@ -86,6 +88,8 @@ def _fold(mod: tvm.IRModule) -> dict[relax.Var, _Known]:
         name = op_name(call)
         if name not in EVALUATE or (name == "relax.permute_dims" and binding.var in packed):
             continue
+        if name == "relax.astype" and _widens(call):
+            continue
         arguments = _tensors(call)
         operands = [_operand(argument, known) for argument in arguments]
         found = [operand for operand in operands if operand is not None]
@@ -98,6 +102,11 @@ def _fold(mod: tvm.IRModule) -> dict[relax.Var, _Known]:
             weights = tuple(var for operand in found for var in operand.weights)
             folded[binding.var] = known[binding.var] = _Known(array, weights)
     return folded
+
+
+def _widens(call: relax.Call) -> bool:
+    source = call.args[0].ty
+    return source.ndim >= 2 and str(source.dtype) in HALVES and str(call.ty.dtype) == "float32"
 
 
 def _may_store(

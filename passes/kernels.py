@@ -3,7 +3,7 @@
 Each maker returns a function from tensors to a tensor, for ``BlockBuilder.call_te``. The sum is
 kept as ``[rows..., N / NB, NB]`` and read back as ``[rows..., N]`` by a second stage, into which
 everything that follows is fused; the schedule rules know the pair by the block attribute
-``burnish.packed``.
+``burnish.packed``. Sums and results are float32, whatever is multiplied.
 """
 
 from __future__ import annotations
@@ -15,9 +15,12 @@ from typing import Any
 from tvm import te, tirx
 from tvm.ir import Expr
 
-from burnish.passes.packed import PackedWeight
+from burnish.passes.packed import PackedWeight, as_float32
 
 PACKED = "burnish.packed"
+"""Block attribute: the width ``NB`` of the weight's blocks."""
+DEPTH = "burnish.depth"
+"""Block attribute where codes share a storage element: length along ``K``, filling apart."""
 USEFUL = "burnish.useful"
 """Block attribute: the share of a contraction's products that its definition has, as ``1/4``."""
 Make = Callable[..., te.Tensor]
@@ -104,9 +107,14 @@ def _contract(
             if depth % per:
                 k = tirx.min(k, depth - 1)
         value = weight.value(tensors, block, axes, element, code[0] if code else 0, lane)
-        return te.sum(read(place, axes, k, block) * value, axis=[*axes, element, *code])
+        x = as_float32(read(place, axes, k, block))
+        return te.sum(x * value, axis=[*axes, element, *code])
 
-    attrs = {PACKED: width, **({USEFUL: str(weight.useful)} if weight.useful != 1 else {})}
+    attrs = {
+        PACKED: width,
+        **({DEPTH: depth} if per > 1 else {}),
+        **({USEFUL: str(weight.useful)} if weight.useful != 1 else {}),
+    }
     total = te.compute((*rows, blocks, width), term, name="contract", attrs=attrs)
 
     def unpack(*at: Any) -> Expr:

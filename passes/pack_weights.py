@@ -16,10 +16,12 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from burnish.passes import kernels, packed, winograd
 from burnish.passes.consumers import bindings
+from burnish.passes.half import pack_pairs
 from burnish.passes.params import (
     NUM_INPUT,
     get_params,
     num_inputs,
+    weight_vars,
     with_main,
     with_params,
 )
@@ -48,6 +50,10 @@ class PackWeights:
        embedding is stored once.
     5. ``conv2d_transpose(x, w)`` in NHWC: one plain convolution for all phases, see
        :mod:`burnish.passes.transposed`.
+    6. A weight stored in two bytes and widened to float32 where it is read is packed as stored
+       and converted in registers. With ``dots``, rules 1 and 2 multiply by one stored in bfloat16
+       in that type: activations are rounded to it too, sums are float32.
+    7. ``take`` on such a weight, where rule 4 does not apply, looks up first and widens then.
 
     The columns of a block are chosen for the rows of the first kernel that reads the weight.
 
@@ -57,21 +63,25 @@ class PackWeights:
 
     target: CpuTarget
     exact_conv: bool = False
+    dots: bool = False
 
     def transform_module(self, mod: tvm.IRModule, _ctx: object) -> tvm.IRModule:
-        rewriter = _Rewriter(mod, self.target, self.exact_conv)
+        rewriter = _Rewriter(mod, self.target, self.exact_conv, self.dots)
         main = rewriter.visit_expr(mod["main"])
         return rewriter.finish(main)
 
 
 @mutator
 class _Rewriter(PyExprMutator):
-    def __init__(self, mod: tvm.IRModule, target: CpuTarget, exact_conv: bool) -> None:
+    def __init__(self, mod: tvm.IRModule, target: CpuTarget, exact_conv: bool, dots: bool) -> None:
         super().__init__(mod)
         self.mod = mod
         self.target = target
         self.exact_conv = exact_conv
+        self.dots = dots
+        self.rounded: dict[relax.Expr, relax.Var] = {}
         self.views = weight_views(mod)
+        self.sources = {var.name: var for var in weight_vars(mod)}
         self.values = get_params(mod)
         self.packed: dict[tuple[str, str], tuple[packed.PackedWeight, list[relax.Var]]] = {}
         self.added: dict[str, tuple[relax.Var, np.ndarray]] = {}
@@ -113,7 +123,8 @@ class _Rewriter(PyExprMutator):
     def _make(self, view: WeightView) -> Callable[[int], packed.PackedWeight]:
         if view.codes is not None:
             return lambda width: packed.pack_quantized(view.quantized(), width)
-        return lambda width: packed.pack_dense(view.array(), width)
+        pack = pack_pairs if self._by_dots(view) else packed.pack_dense
+        return lambda width: pack(view.array(), width)
 
     def _matmul(self, call: relax.Call) -> relax.Expr | None:
         view = self._view(call.args[1])
@@ -126,7 +137,26 @@ class _Rewriter(PyExprMutator):
         width = choose_width(_count(list(x.ty.shape)[:-1]), by_channel.shape[0], self.target)
         weight, variables = self._pack(by_channel, "gemm", self._make(by_channel), width)
 
-        return self._call(kernels.gemm(weight), self.visit_expr(x), variables, "gemm")
+        return self._call(kernels.gemm(weight), self._activation(x, view), variables, "gemm")
+
+    def _by_dots(self, view: WeightView) -> bool:
+        return self.dots and view.stored == "bfloat16"
+
+    def _activation(self, x: relax.Expr, view: WeightView) -> relax.Expr:
+        """``x`` as a contraction with ``view`` reads it (rule 6), rounded once for all of them."""
+        x = self.visit_expr(x)
+        if not self._by_dots(view):
+            return x
+        if x not in self.rounded:
+            self.rounded[x] = self.builder_.emit(relax.op.astype(x, "bfloat16"))
+        return self.rounded[x]
+
+    def visit_if_(self, op: relax.If) -> relax.Expr:
+        outside = dict(self.rounded)
+        try:
+            return super().visit_if_(op)
+        finally:
+            self.rounded = outside
 
     def _call(
         self, make: Callable[..., te.Tensor], x: relax.Expr, weights: list[relax.Var], name: str
@@ -151,18 +181,18 @@ class _Rewriter(PyExprMutator):
         window = kernels.Window.of(attrs, (kh, kw))
         if groups > 1 and depth == 1 and channels == groups:
             return self._depthwise(view, x, window)
-        if not self.exact_conv and groups == 1 and view.codes is None:
+        if not self.exact_conv and groups == 1 and view.stored == "float32":
             cut = winograd.chosen(x, view.shape, window, self.target)
             if cut is not None:
                 return self._winograd(view, x, window, cut)
         _batch, height, across, _channels = call.ty.shape
         rows = _count([across] if any(window.padding) else [height, across])
-        form = self._grouped(view, groups, rows)
+        form = self._grouped(view, groups, rows, dots=self._by_dots(view))
         if form is None:
             return None
         weight, variables, groups = form
         make = kernels.conv2d(weight, window, groups)
-        return self._call(make, self.visit_expr(x), variables, "conv2d")
+        return self._call(make, self._activation(x, view), variables, "conv2d")
 
     def _winograd(
         self, view: WeightView, x: relax.Expr, window: kernels.Window, cut: Layout
@@ -184,6 +214,7 @@ class _Rewriter(PyExprMutator):
         form: str = "conv",
         arranged: Callable[[np.ndarray], np.ndarray] = lambda array: array,
         shares: Fraction = WHOLE,
+        dots: bool = False,
     ) -> tuple[packed.PackedWeight, list[relax.Var], int] | None:
         """A weight that ``arranged`` makes [O, H, W, I / groups], packed, and its groups then.
 
@@ -209,9 +240,10 @@ class _Rewriter(PyExprMutator):
             packed.exact_width(array.shape[0] // groups, self.target.lanes) if groups > 1 else None
         )
         width = exact or choose_width(rows, array.shape[0], self.target)
+        pack = pack_pairs if dots else packed.pack_dense
 
         def make(width: int) -> packed.PackedWeight:
-            return replace(packed.pack_dense(array, width), useful=useful)
+            return replace(pack(array, width), useful=useful)
 
         return *self._pack(view, form, make, width), groups
 
@@ -250,8 +282,10 @@ class _Rewriter(PyExprMutator):
         axis = call.attrs.axis
         if view is None or axis is None or int(axis) != 0 or len(view.shape) != 2:
             return None
-        if not _is_float32(view) or not self._feeds_matmul(view):
+        if not _is_float32(view):
             return None
+        if not self._feeds_matmul(view):
+            return self._take_narrow(call, view)
         width = choose_width(None, view.shape[0], self.target)
         weight, variables = self._pack(view, "gemm", self._make(view), width)
         return self.builder_.call_te(
@@ -260,6 +294,15 @@ class _Rewriter(PyExprMutator):
             *variables,
             primfunc_name_hint="take",
         )
+
+    def _take_narrow(self, call: relax.Call, view: WeightView) -> relax.Expr | None:
+        """Rule 7."""
+        stored = self.sources.get(view.name)
+        if view.widened_to is None or view.axes != (0, 1) or stored is None:
+            return None
+        ids = self.visit_expr(call.args[1])
+        rows = self.builder_.emit(relax.op.take(stored, ids, 0, str(call.attrs.mode)))
+        return relax.op.astype(rows, view.widened_to)
 
     def _feeds_matmul(self, view: WeightView) -> bool:
         """Whether the same weight is also the right side of a matmul, transposed."""
@@ -339,6 +382,4 @@ def _count(extents: Sequence[Any]) -> int | None:
 
 
 def _is_float32(view: WeightView) -> bool:
-    if view.codes is not None:
-        return view.codes.dtype == "float32"
-    return view.dense is not None and str(view.dense.dtype) == "float32"
+    return view.dtype == "float32"

@@ -3,6 +3,8 @@
 A weight seen as ``[N, *outer, K]`` (output channels, kernel window, input channels) is stored as
 
     float32            [ceil(N / NB), *outer, K, NB]
+    float16, bfloat16  the same, converted in registers; for dot instructions in pairs along K
+                       (:mod:`burnish.passes.half`)
     8-bit codes        the same, one byte an element
     narrower codes     [ceil(N / NB), *outer, ceil(K / per), NB] words of ``per = 32 // bits``
                        codes along K, the first in the lowest bits
@@ -50,6 +52,14 @@ MOST_MERGED = 16
 """Groups that may share a block: each computes as many products with zeros as it has partners."""
 
 
+def groups_a_block(channels: int, groups: int, lanes: int) -> int:
+    """How many groups it takes to fill whole vectors of output channels."""
+    each = channels // groups
+    return next(
+        (m for m in range(1, groups + 1) if groups % m == 0 and each * m % lanes == 0), groups
+    )
+
+
 def merged_groups(weight: np.ndarray, groups: int, lanes: int) -> tuple[np.ndarray, int] | None:
     """[O, H, W, I / groups] -> the same convolution in fewer groups, each whole vectors wide.
 
@@ -58,9 +68,7 @@ def merged_groups(weight: np.ndarray, groups: int, lanes: int) -> tuple[np.ndarr
     """
     channels, *window, depth = weight.shape
     each = channels // groups
-    count = next(
-        (m for m in range(1, groups + 1) if groups % m == 0 and each * m % lanes == 0), groups
-    )
+    count = groups_a_block(channels, groups, lanes)
     if count > MOST_MERGED:
         return None
     merged = np.zeros((groups // count, count, each, *window, count, depth), weight.dtype)
@@ -77,7 +85,7 @@ def exact_width(channels: int, lanes: int) -> int | None:
     return next((v * lanes for v in (4, 3, 2, 1) if channels % (v * lanes) == 0), None)
 
 
-def _blocks(array: np.ndarray, width: int, fill: np.ndarray | float = 0.0) -> np.ndarray:
+def in_blocks(array: np.ndarray, width: int, fill: np.ndarray | float = 0.0) -> np.ndarray:
     """[N, ...] -> [ceil(N / width), ..., width]."""
     channels = array.shape[0]
     blocks = -(-channels // width)
@@ -90,8 +98,12 @@ def _blocks(array: np.ndarray, width: int, fill: np.ndarray | float = 0.0) -> np
     return np.ascontiguousarray(np.moveaxis(array, 1, -1))
 
 
+def as_float32(value: Expr) -> Expr:
+    return value if str(value.ty.dtype) == "float32" else value.astype("float32")
+
+
 def pack_dense(weight: np.ndarray, width: int) -> PackedWeight:
-    """[N, *outer, K] float -> packed."""
+    """[N, *outer, K] float -> packed, in its own type; read as float32."""
 
     def value(
         tensors: Sequence[te.Tensor],
@@ -101,10 +113,10 @@ def pack_dense(weight: np.ndarray, width: int) -> PackedWeight:
         _code: int | Expr,
         lane: Expr,
     ) -> Expr:
-        return tensors[0](block, *outer, element, lane)
+        return as_float32(tensors[0](block, *outer, element, lane))
 
     return PackedWeight(
-        {"": _blocks(weight, width)}, width, weight.shape[0], weight.shape[-1], 1, value
+        {"": in_blocks(weight, width)}, width, weight.shape[0], weight.shape[-1], 1, value
     )
 
 
@@ -128,7 +140,7 @@ def pack_quantized(weight: QuantizedWeight, width: int) -> PackedWeight:
             codes = np.concatenate([codes, last], axis=-1)
         words = pack_bits(codes.reshape(-1, codes.shape[-1]), bits)
         codes = words.reshape(channels, *outer_shape, -1)
-    arrays = {"": _blocks(codes, width)}
+    arrays = {"": in_blocks(codes, width)}
     per_channel = groups == 1
     scales = np.broadcast_to(
         weight.scale.reshape(weight.scale.shape[0], -1, groups)[:, 0, :], (channels, groups)
@@ -137,14 +149,14 @@ def pack_quantized(weight: QuantizedWeight, width: int) -> PackedWeight:
     if per_channel:
         arrays[".scale"] = np.ascontiguousarray(scales[:, 0])
     else:
-        arrays[".scale"] = _blocks(scales, width)
+        arrays[".scale"] = in_blocks(scales, width)
     names.append(".scale")
     if not symmetric:
         zeros = np.broadcast_to(
             weight.zero_point.reshape(weight.zero_point.shape[0], -1, groups)[:, 0, :],
             (channels, groups),
         )
-        arrays[".zero_point"] = _blocks(np.ascontiguousarray(zeros), width)
+        arrays[".zero_point"] = in_blocks(np.ascontiguousarray(zeros), width)
         names.append(".zero_point")
 
     def value(
@@ -186,9 +198,11 @@ def pack_depthwise(weight: np.ndarray | QuantizedWeight) -> PackedWeight:
     if not isinstance(weight, QuantizedWeight):
         channels = weight.shape[0]
         taps = np.ascontiguousarray(weight.reshape(channels, -1).T)
-        return PackedWeight(
-            {"": taps}, 1, channels, taps.shape[0], 1, lambda tensors, tap, c: tensors[0](tap, c)
-        )
+
+        def tap_value(tensors: Sequence[te.Tensor], tap: Expr, c: Expr) -> Expr:
+            return as_float32(tensors[0](tap, c))
+
+        return PackedWeight({"": taps}, 1, channels, taps.shape[0], 1, tap_value)
     channels, bits = weight.shape[0], weight.bits
     codes = weight.codes.reshape(channels, -1)
     depth = codes.shape[1]

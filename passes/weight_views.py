@@ -1,4 +1,4 @@
-"""Weights as their consumers see them: through transposes, stored plain or quantized."""
+"""Weights as their consumers see them: through transposes, stored plain, narrow or quantized."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import tvm
 from tvm import relax
 
 from burnish.passes.consumers import bindings
+from burnish.passes.half import HALVES
 from burnish.passes.params import get_params, weight_vars
 from burnish.passes.qparams import QuantizedWeight
 from burnish.passes.quantize import quantized_layout, read_quantized
@@ -20,13 +21,27 @@ class WeightView:
     """A weight named ``name`` as one consumer reads it: transposed by ``axes``.
 
     Axis ``j`` of the view is axis ``axes[j]`` of the weight, or a new one of size 1 (``None``).
-    Exactly one of ``dense`` and ``codes`` is there, in the weight's own layout.
+    Exactly one of ``dense`` and ``codes`` is there, in the weight's own layout. ``widened_to``
+    is the type that numbers stored in two bytes are converted to where they are read.
     """
 
     name: str
     axes: tuple[int | None, ...]
     dense: tvm.runtime.Tensor | None = None
     codes: QuantizedWeight | None = None
+    widened_to: str | None = None
+
+    @property
+    def dtype(self) -> str:
+        """What the consumer reads."""
+        if self.codes is not None:
+            return self.codes.dtype
+        return self.widened_to or str(self._dense().dtype)
+
+    @property
+    def stored(self) -> str:
+        """The type of a plain weight in memory; "codes" of a quantized one."""
+        return "codes" if self.codes is not None else str(self._dense().dtype)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -38,7 +53,7 @@ class WeightView:
         return replace(self, axes=tuple(self.axes[axis] for axis in axes))
 
     def array(self) -> np.ndarray:
-        """The values of a plain weight, as seen."""
+        """The values of a plain weight, transposed as seen, in the type they are stored in."""
         return self._seen(self._dense().numpy())
 
     def quantized(self) -> QuantizedWeight:
@@ -71,7 +86,7 @@ class WeightView:
 
 
 def weight_views(mod: tvm.IRModule) -> dict[relax.Var, WeightView]:
-    """Every variable of ``main`` that is a weight, seen through transposes."""
+    """Every variable of ``main`` that is a weight, seen through transposes and widening."""
     values = get_params(mod)
     views: dict[relax.Var, WeightView] = {}
     for var in weight_vars(mod):
@@ -102,4 +117,6 @@ def _through(call: relax.Call, view: WeightView) -> WeightView | None:
     if name == "relax.expand_dims":
         rank = int(call.ty.ndim)
         return view.widened(int(axis) % rank for axis in call.attrs.axis)
+    if name == "relax.astype" and str(call.attrs.dtype) == "float32" and view.stored in HALVES:
+        return replace(view, widened_to="float32")
     return None

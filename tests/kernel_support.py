@@ -80,7 +80,7 @@ def lowered(
     """Graph in, fused kernels out, by the pipeline's own phases."""
     cpu = target or host()
     for phase in pipeline.graph_phases(cpu, config or CompileConfig()):
-        if phase.name in LOWERING:
+        if phase.name in (*LOWERING, "precision"):
             with cpu.tvm():
                 mod = tvm.transform.Sequential(list(phase.passes))(mod)
     return mod
@@ -126,9 +126,10 @@ def executable(
             )
 
 
-def build(case: Case, target: CpuTarget | None = None) -> Built:
+def build(case: Case, target: CpuTarget | None = None, precision: str = "fp32") -> Built:
     """A case from graph to code."""
-    return Built(lowered(module(case), target), target)
+    config = CompileConfig(precision=precision)
+    return Built(lowered(module(case), target, config), target)
 
 
 def reference(case: Case, inputs: Arrays | None = None) -> list[np.ndarray]:

@@ -54,6 +54,7 @@ def compare(
     recipe: options.Recipe = None,
     prune: options.Prune = None,
     quantize: options.Quantize = None,
+    precision: options.Precision = None,
     tune: options.Tune = None,
     threads: options.Threads = None,
     dynamic: options.Dynamic = None,
@@ -85,7 +86,7 @@ def compare(
     import burnish
 
     settings = Settings(
-        recipe, prune, quantize, tune, threads, no_fold, keep_all, register, exact_conv
+        recipe, prune, quantize, precision, tune, threads, no_fold, keep_all, register, exact_conv
     )
     if artifact is not None and (settings.compiles() or dynamic):
         raise ConfigError("give an artifact, or flags to compile with, not both")

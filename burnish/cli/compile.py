@@ -28,6 +28,7 @@ def compile(
     recipe: options.Recipe = None,
     prune: options.Prune = None,
     quantize: options.Quantize = None,
+    precision: options.Precision = None,
     tune: options.Tune = None,
     threads: options.Threads = None,
     dynamic: options.Dynamic = None,
@@ -53,7 +54,7 @@ def compile(
     * `burnish compile net.pt2 -o net.burnish --recipe recipe.toml --tune 64`
     """
     settings = Settings(
-        recipe, prune, quantize, tune, threads, no_fold, keep_all, register, exact_conv
+        recipe, prune, quantize, precision, tune, threads, no_fold, keep_all, register, exact_conv
     )
     path = absolute(out)
     check_writable(path)

@@ -42,6 +42,7 @@ def inspect(
     recipe: options.Recipe = None,
     prune: options.Prune = None,
     quantize: options.Quantize = None,
+    precision: options.Precision = None,
     dynamic: options.Dynamic = None,
     input: options.Input = None,
     no_fold: options.NoFold = False,
@@ -71,7 +72,7 @@ def inspect(
         )
     else:
         settings = Settings(
-            recipe, prune, quantize, None, None, no_fold, keep_all, register, exact_conv
+            recipe, prune, quantize, precision, None, None, no_fold, keep_all, register, exact_conv
         )
         with console.progress(f"reading {model}"):
             source = open_source(model, input)

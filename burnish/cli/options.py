@@ -48,6 +48,10 @@ Quantize = Annotated[
     str | None,
     typer.Option(metavar="CODE", help="Store weights as int8, int4, w4g32 (groups of 32), ..."),
 ]
+Precision = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="fp32, bf16 (AVX512-BF16) or fp16 (weights in two bytes)."),
+]
 Tune = Annotated[int | None, typer.Option(metavar="TRIALS", help="Search for faster schedules.")]
 Threads = Annotated[
     int | None,

@@ -53,6 +53,7 @@ def profile(
     recipe: options.Recipe = None,
     prune: options.Prune = None,
     quantize: options.Quantize = None,
+    precision: options.Precision = None,
     threads: options.Threads = None,
     dynamic: options.Dynamic = None,
     input: options.Input = None,
@@ -83,7 +84,7 @@ def profile(
         for name in FILES:
             check_writable(folder / name)
     settings = Settings(
-        recipe, prune, quantize, None, threads, no_fold, keep_all, register, exact_conv
+        recipe, prune, quantize, precision, None, threads, no_fold, keep_all, register, exact_conv
     )
     compiled, inputs = _opened(model, settings, target, dynamic, input, seed)
     from burnish.compiler.profile.run import profile as measure

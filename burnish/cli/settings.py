@@ -18,6 +18,7 @@ class Settings:
     recipe: str | None = None
     prune: float | None = None
     quantize: str | None = None
+    precision: str | None = None
     tune: int | None = None
     threads: int | None = None
     no_fold: bool = False
@@ -32,6 +33,7 @@ class Settings:
         said: dict[str, Any] = {
             "prune": self.prune,
             "quantize": self.quantize,
+            "precision": self.precision,
             "tune": self.tune,
             "threads": self.threads,
         }

@@ -82,7 +82,9 @@ def computed_weights(plan: Plan) -> Expr | None:
 def applies(places: Places) -> bool:
     """Whether the sum is long, or its weights are computed and read often enough."""
     plan = places.plan
-    if plan.block is None or any(it.size is None for it in plan.main.reduce):
+    if plan.block is None or plan.dot is not None:
+        return False
+    if any(it.size is None for it in plan.main.reduce):
         return False
     return run_axis(plan.main) is not None or _converts(places)
 
@@ -309,6 +311,14 @@ def _filled(plan: Plan, run: Run, panel: Var, block: Expr) -> Stmt:
     return fill(run.left, run.sizes, dict(run.at))
 
 
+def _stored_weights(plan: Plan) -> TensorLoad | None:
+    """The load of the weights where they are read as stored."""
+    if plan.dot is not None:
+        return plan.dot.right
+    value = plan.main.value
+    return value.b if isinstance(value, Mul) and isinstance(value.b, TensorLoad) else None
+
+
 def prefetching(
     plan: Plan, run: Run, block: Expr, tiles: int | None
 ) -> Callable[[Expr], Extra] | None:
@@ -317,10 +327,10 @@ def prefetching(
     The panel after this one lies right behind it in memory, that of the next block included.
     ``None`` where weights are not plain loads in that order, or there is no other panel.
     """
-    value = plan.main.value
-    if plan.block is None or not isinstance(value, Mul) or not isinstance(value.b, TensorLoad):
+    weight = _stored_weights(plan)
+    if plan.block is None or weight is None:
         return None
-    first, *middle, _lane = value.b.indices
+    first, *middle, _lane = weight.indices
     reduce = [it.var for it in plan.main.reduce]
     in_order = len(middle) == len(reduce) and all(
         a.same_as(b) for a, b in zip(middle, reduce, strict=True)
@@ -328,7 +338,8 @@ def prefetching(
     alone = plan.blocks == 1 and run.steps == math.prod(it.size or 1 for it in plan.main.reduce)
     if not in_order or alone or not first.same_as(plan.block.var):
         return None
-    weights, vectors = value.b.source, plan.vectors
+    weights, vectors = weight.source, plan.vectors
+    group = plan.dot.instruction.group if plan.dot is not None else 1
     start = run.start()
     lines = 1 if tiles is None else max(1, -(-vectors // tiles))
     most = -(-vectors // lines) - 1
@@ -339,7 +350,11 @@ def prefetching(
         def step(at: At) -> Stmt:
             line = (turn * run.steps + run.step(at)) * lines
             places = [
-                [block, *(start[v] for v in reduce), run.steps * plan.width + (line + n) * _LINE]
+                [
+                    block,
+                    *(start[v] for v in reduce),
+                    (run.steps * plan.width + (line + n) * _LINE) * group,
+                ]
                 for n in range(lines)
             ]
             return loops.seq(*[loops.prefetch(weights, place) for place in places])

@@ -20,6 +20,7 @@ from tvm.tirx import For, ForKind, SeqStmt, Stmt
 
 from burnish.targets.cpu import attention, loops, maps, rows, tiles, winograd
 from burnish.targets.cpu.padding import without_padding
+from burnish.targets.cpu.rounding import written_out
 from burnish.targets.cpu.stages import Program, Stage, inlined, loads_of, read_program, walk
 from burnish.targets.cpu.tiling import Tiling, packed_width
 from burnish.targets.cpu.vector_math import vectorized_math
@@ -58,21 +59,26 @@ def schedule(
     """
     attrs = dict(func.attrs.items()) if func.attrs is not None else {}
     if SCHEDULED in attrs:
-        return vectorized_math(func)
+        return finished(func)
     fused = attention.emit(func, target)
     if fused is not None:
-        return vectorized_math(fused).with_attr({SCHEDULED: True, RULE: "attention"})
+        return finished(fused).with_attr({SCHEDULED: True, RULE: "attention"})
     program = read_program(func)
     if program is None:
-        return vectorized_math(parallelized(func)).with_attr(RULE, "own loops")
+        return finished(parallelized(func)).with_attr(RULE, "own loops")
     program = without_padding(
         inlined(program), lambda stage, following: tiles.accepts(stage, following, target, tiling)
     )
     body, rules = _emit(program, target, tiling)
     attrs = {**{str(k): v for k, v in attrs.items()}, RULE: "+".join(dict.fromkeys(rules))}
-    return vectorized_math(
+    return finished(
         loops.prim_func(program.params, body, {**attrs, "s_tir": True, SCHEDULED: True})
     )
+
+
+def finished(func: tirx.PrimFunc) -> tirx.PrimFunc:
+    """Loops laid out; what is left is expressions that vectorize and round as they should."""
+    return written_out(vectorized_math(func))
 
 
 def _emit(program: Program, target: CpuTarget, tiling: Tiling) -> tuple[Stmt, list[str]]:

@@ -89,6 +89,16 @@ class Tile:
         value = loops.substitute(main.value, mapping)
         return loops.store(acc, main.combine(acc[r, c], value), [r, c])
 
+    def terms(self, acc: Var, at: At, live: Sequence[int], count: int | None = None) -> Stmt:
+        """The terms of the whole tile at ``at``; of a word, the first ``count`` or all."""
+        dot = self.plan.dot
+        if dot is None:
+            return self.over_tile(self.computed, lambda r, c: self.term(acc, r, c, at), live)
+        group = count or dot.instruction.group
+        return self.over_rows(
+            lambda r: dot.row(acc, r, self.computed, self.placed(r, at), group), live
+        )
+
     def checked(self) -> dict[Var, Reach]:
         """Guards to be kept along reduced axes."""
         return {
@@ -145,10 +155,17 @@ class Tile:
     ) -> Stmt:
         """The terms of the reduced axes ``left``; ``extra`` makes a statement for each step."""
         if not left:
-            terms = self.over_tile(self.computed, lambda r, c: self.term(acc, r, c, at), live)
+            terms = self.terms(acc, at, live)
             return terms if extra is None else loops.seq(extra(at), terms)
         it, *others = left
         reach = checked.get(it.var)
+        dot = self.plan.dot
+        if dot is not None and it is dot.element and dot.rest:
+            last = loops.const((it.size or 1) - 1)
+            full = loops.serial(
+                (it.size or 1) - 1, lambda k: self.terms(acc, {**at, it.var: k}, live), "k"
+            )
+            return loops.seq(full, self.terms(acc, {**at, it.var: last}, live, dot.rest))
 
         def step(k: Expr, rows: Sequence[int] = live) -> Stmt:
             return self.steps(acc, others, {**at, it.var: k}, rows, checked, unrolled, extra)

@@ -25,6 +25,9 @@ stored once, with everything fused after it computed on the way out.
    the window are shortened, along its rows the few tiles at the borders are tiles of their own.
 9. While tiles read one panel of weights, they ask for the next: in a network, weights come from
    main memory at every call. So does what is added in the store: a tile asks for it first.
+10. Contractions that a dot instruction of the target fits run on it, a group along ``K`` a step
+    (:mod:`burnish.targets.cpu.dots`); their factors are rounded so much more coarsely than their
+    sums that rule 6 is of no use to them.
 """
 
 from __future__ import annotations
@@ -54,7 +57,8 @@ def emit(
     if plan is None:
         return None
     places = Places.of(plan, target)
-    return panels.emit(places, target) if panels.applies(places) else _emit(places, target)
+    body = panels.emit(places, target) if panels.applies(places) else _emit(places, target)
+    return body if plan.dot is None else plan.dot.imported(body)
 
 
 def accepts(main: Stage, final: Stage | None, target: CpuTarget, tiling: Tiling) -> bool:

@@ -21,7 +21,8 @@ from tvm import tirx
 from tvm.ir import Expr, Var
 from tvm.ir.prim import Add
 
-from burnish.targets.cpu import loops
+from burnish.targets.cpu import dots, loops
+from burnish.targets.cpu.dots import Dot
 from burnish.targets.cpu.loops import Extent
 from burnish.targets.cpu.padding import Reach, reaches
 from burnish.targets.cpu.stages import Iter, Stage, loads, loads_of, same_indices, simplified, walk
@@ -56,6 +57,8 @@ class Plan:
     reaches: tuple[Reach, ...] = ()
     merged: tuple[Iter, ...] = ()
     """Axes that ``row`` counts through together."""
+    dot: Dot | None = None
+    """The instruction that a step is done by; ``main`` then sums words, its group left out."""
 
     def at_row(self, index: Expr) -> dict[Var, Expr]:
         """The values of the row axes in row ``index``."""
@@ -131,6 +134,9 @@ def plan_tiles(main: Stage, final: Stage | None, target: CpuTarget, tiling: Tili
     plan = Plan(
         main, final, tuple(outer), row, block, column, width, lanes, columns, tiling, guards
     )
+    dot = dots.match(main, column.var, target) if packed is not None else None
+    if dot is not None:
+        plan = replace(plan, main=replace(main, reduce=main.reduce[:-1]), dot=dot)
     return _merged(plan, target)
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from burnish.compiler import pipeline, registry
-from burnish.compiler.config import CompileConfig, ExtraPass, TuneConfig
+from burnish.compiler.config import PRECISIONS, CompileConfig, ExtraPass, TuneConfig
 from burnish.compiler.errors import ConfigError
 from burnish.passes.configs import PruneConfig, QuantizeConfig
 from burnish.targets.target import parse_target
@@ -70,6 +70,7 @@ configs = st.builds(
     do_no_harm=st.booleans(),
     fold_onnx=st.booleans(),
     exact_conv=st.booleans(),
+    precision=st.sampled_from(PRECISIONS),
 )
 
 

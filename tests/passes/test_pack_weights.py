@@ -142,7 +142,7 @@ def test_one_weight_read_two_ways_is_packed_twice():
 @pytest.mark.parametrize(
     "make",
     [
-        lambda x, w: op.matmul(x, op.astype(w, "float32")),
+        lambda x, w: op.matmul(op.astype(x, "float16"), w),
         lambda x, w: op.matmul(op.astype(x, "float64"), op.astype(w, "float64")),
         lambda x, w: op.matmul(op.expand_dims(x, 0), op.expand_dims(op.astype(w, "float32"), 0)),
     ],

@@ -1,0 +1,33 @@
+"""What floats are computed in: the settings, and which targets they need."""
+
+from __future__ import annotations
+
+from burnish.compiler.errors import ConfigError
+from burnish.targets.cpu import dots
+from burnish.targets.target import CpuTarget
+
+STORED: dict[str, str | None] = {"fp32": None, "bf16": "bfloat16", "fp16": "float16"}
+"""Precision -> the type that weights are stored in, where it is not their own.
+
+``fp32``  exact float32.
+``bf16``  weights and what they are multiplied by are bfloat16, sums and all else float32.
+``fp16``  weights are stored as float16 and computed with as float32.
+"""
+_CONVERTS_FLOAT16 = {"f16c", "avx512f", "neon", "fullfp16"}
+
+
+def check_precision(precision: str, target: CpuTarget) -> None:
+    """Raise :class:`ConfigError` where ``target`` lacks the instructions of a precision."""
+    if precision == "bf16" and not any(
+        known.left == known.right == "bfloat16" for known in dots.instructions_of(target)
+    ):
+        raise ConfigError(
+            f'precision="bf16" needs a CPU with AVX512-BF16, which the target {target.name!r} '
+            f'({target.mcpu}) has not; precision="fp16" halves the weights on any CPU with F16C '
+            "or NEON"
+        )
+    if precision == "fp16" and not _CONVERTS_FLOAT16.intersection(target.isa()):
+        raise ConfigError(
+            f'precision="fp16" needs a CPU with F16C or NEON, which the target {target.name!r} '
+            f'({target.mcpu}) has not; quantize="int8" makes weights smaller on any CPU'
+        )
