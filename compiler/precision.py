@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from burnish.compiler.errors import ConfigError
-from burnish.targets.cpu import dots
-from burnish.targets.target import CpuTarget
+
+if TYPE_CHECKING:
+    from burnish.targets.target import CpuTarget
 
 STORED: dict[str, str | None] = {"fp32": None, "bf16": "bfloat16", "fp16": "float16"}
 """Precision -> the type that weights are stored in, where it is not their own.
@@ -18,6 +21,8 @@ _CONVERTS_FLOAT16 = {"f16c", "avx512f", "neon", "fullfp16"}
 
 def check_precision(precision: str, target: CpuTarget) -> None:
     """Raise :class:`ConfigError` where ``target`` lacks the instructions of a precision."""
+    from burnish.targets.cpu import dots
+
     if precision == "bf16" and not any(
         known.left == known.right == "bfloat16" for known in dots.instructions_of(target)
     ):
