@@ -10,9 +10,9 @@ A step of a tile of ``MR`` rows by ``V`` vectors takes, in cycles, the largest o
 and ``MR * V`` accumulators, ``V`` weights and one broadcast must fit the registers. ``V`` and
 ``MR`` are those with the fewest cycles for all rows and columns, narrower tiles included.
 
-Depthwise convolution and pooling have no operand without columns: a step loads ``MR * V`` inputs
-anew, but for what rows that lie side by side share of a window. ``V`` is 1 there, for the most
-rows: on AVX2 and on AVX-512 this ran twice as fast as ``V`` = 4.
+Depthwise convolution has no operand without columns: a step loads ``MR * V`` inputs, but for what
+rows that lie side by side share of a window. ``V`` is 1 there, for the most rows: on AVX2 and on
+AVX-512 this ran two times as fast as ``V`` = 4 or more.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 import tvm
 from tvm import tirx
 from tvm.ir import Expr, Var
-from tvm.ir.prim import Add
+from tvm.ir.prim import Add, Mul
 
 from burnish.targets.cpu import dots, loops
 from burnish.targets.cpu.dots import Dot
@@ -269,12 +269,13 @@ def _width(columns: int, target: CpuTarget) -> int:
 
 
 def _slides(main: Stage, row: Iter) -> bool:
-    """Whether a window slides along the rows, so that rows next to each other share loads.
+    """Whether a window of weights slides along the rows, so that neighbours share what they load.
 
-    Tall and narrow tiles share most then: one vector of columns.
+    Tall and narrow tiles share most: one vector of columns. Pooling, which has no weights to
+    keep, is bound by memory and runs no faster so.
     """
     windows = [it.var for it in main.reduce]
-    return any(
+    return isinstance(main.value, Mul) and any(
         any(v.same_as(row.var) for v in names) and any(v.same_as(w) for v in names for w in windows)
         for load in loads(main.value)
         for names in (walk(index, Var) for index in load.indices)
