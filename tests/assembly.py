@@ -59,7 +59,7 @@ def read_assembly(text: str) -> Code:
             loops.extend(_innermost(lines, back))
             defined.add(label[1])
             lines, places, back = [], {}, []
-        line = re.sub(r"\s+", " ", raw.split("//")[0].split("#")[0]).strip()
+        line = re.sub(r"\s+", " ", re.split(r"//|\s#\s", raw)[0]).strip()
         if label or not line or line.startswith("."):
             continue
         lines.append(line)

@@ -77,9 +77,10 @@ def linear(rows: int, epilogue: str = "relu") -> Case:
     )
 
 
-def convolution(channels: int, out: int, kernel: int, groups: int = 1) -> Case:
+def convolution(channels: int, out: int, kernel: int, groups: int = 1, strides: int = 1) -> Case:
     def make(x: relax.Expr, w: relax.Expr) -> relax.Expr:
-        return op.nn.relu(op.nn.conv2d(x, w, padding=kernel // 2, groups=groups))
+        padding = kernel // 2
+        return op.nn.relu(op.nn.conv2d(x, w, strides=strides, padding=padding, groups=groups))
 
     weight = normal(1, out, channels // groups, kernel, kernel)
     return Case(make, None, {"x": normal(0, 1, channels, 28, 28)}, {"w": weight})
@@ -95,7 +96,7 @@ CASES: Mapping[str, Case] = {
     "gemm with gelu": linear(64, "gelu"),
     "int8 gemm": linear(64),
     "gemv": linear(1),
-    "convolution": convolution(32, 64, 3),
+    "convolution": convolution(32, 64, 3, strides=2),
     "pointwise": convolution(64, 128, 1),
     "depthwise": convolution(64, 64, 3, groups=64),
     "matmul": Case(op.matmul, None, {"x": normal(0, 4, 64, 64), "y": normal(1, 4, 64, 64)}),
