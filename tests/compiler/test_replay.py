@@ -247,10 +247,11 @@ def test_a_call_allocates_nothing_but_its_outputs(tmp_path):
     assert compiled(x).nbytes >= 4096
     large = ctypes.CDLL(None).large_allocations
     large.restype = ctypes.c_long
-    before = large()
-    for _ in range(1000):
-        compiled(x)
-    print(large() - before)
+    for _ in range(10):  # a thread of the pool gets its own workspace when it first has work
+        before = large()
+        for _ in range(1000):
+            compiled(x)
+        print(large() - before)
     """
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)],
@@ -260,7 +261,7 @@ def test_a_call_allocates_nothing_but_its_outputs(tmp_path):
         env={**os.environ, "LD_PRELOAD": str(counter)},
     )
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout.split()[-1]) == 1000
+    assert min(map(int, done.stdout.split())) == 1000
 
 
 def test_spans_of_memory():
