@@ -40,7 +40,7 @@ class CpuTarget:
     l1: int = 32 * 1024
     l2: int = 512 * 1024
     l3: int = 8 * 1024 * 1024
-    bandwidth: float = 12.0
+    bandwidth: float = 11.0
 
     @property
     def fmas(self) -> int:

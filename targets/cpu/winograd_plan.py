@@ -11,8 +11,11 @@ Costs are cycles of one core, summed over all cores:
 4. Weights come from main memory at every call, since those of a whole network do not stay in the
    caches; all cores together read ``bandwidth`` bytes a cycle, while they compute. Winograd's
    are ``n * n / 9`` times larger: that is what late layers are bound by.
-5. It is taken where it saves at least ``1 - GAIN``; its constants are fitted to layers measured
-   inside networks.
+5. Each form is taken where it costs less than ``GAIN`` of the more exact ones: direct, 2x2, 4x4.
+
+On two Zen 5 cores the costs are within a sixth of the times measured for layers from 56x56x64 to
+7x7x512 and 112x112x16, in chains whose weights no cache holds. Calls of under 10 microseconds take
+up to a third longer, 4x4 on weights that the last cache holds half as long.
 """
 
 from __future__ import annotations
@@ -114,9 +117,12 @@ def choose(conv: Convolution, target: CpuTarget) -> Winograd | None:
     """The algorithm that costs least by the rules above; ``None`` is direct convolution."""
     if min(conv.outputs) < 1 or not conv.depth or not conv.channels or conv.images == 0:
         return None
-    direct = direct_cycles(conv, target)
-    best = min((F2, F4), key=lambda algorithm: winograd_cycles(conv, algorithm, target))
-    return best if winograd_cycles(conv, best, target) < GAIN * direct else None
+    best, least = None, direct_cycles(conv, target)
+    for algorithm in (F2, F4):
+        cycles = winograd_cycles(conv, algorithm, target)
+        if cycles < GAIN * least:
+            best, least = algorithm, cycles
+    return best
 
 
 def direct_cycles(conv: Convolution, target: CpuTarget) -> float:

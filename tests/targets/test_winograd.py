@@ -39,7 +39,7 @@ from burnish.targets.winograd import F2, F4, Winograd, polynomial
 op = relax.op
 BOTH = pytest.mark.parametrize("algorithm", [F2, F4], ids=["2x2", "4x4"])
 SERVER = CpuTarget(
-    mcpu="znver4", threads=2, lanes=16, registers=32, l1=48 << 10, l2=1 << 20, l3=32 << 20
+    mcpu="znver5", threads=2, lanes=16, registers=32, l1=48 << 10, l2=1 << 20, l3=32 << 20
 )
 
 
@@ -206,7 +206,7 @@ def conv(size: int, depth: int, out: int, images: int | None = 1) -> Convolution
 def test_the_layers_of_a_residual_network():
     assert choose(conv(56, 64, 64), SERVER) == F4
     assert choose(conv(28, 128, 128), SERVER) == F4
-    assert choose(conv(14, 256, 256), SERVER) in (F2, F4)
+    assert choose(conv(14, 256, 256), SERVER) == F2
     assert choose(conv(7, 512, 512), SERVER) == F2
 
 
