@@ -9,18 +9,18 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import tvm
-from tvm import relax, tirx
+from tvm import tirx
 from tvm.relax import transform as T
 
 from burnish.compiler import pipeline
 from burnish.compiler.errors import BuildError, wrap_errors
+from burnish.compiler.kernel_objects import compile_objects
 from burnish.compiler.linking import linker
 from burnish.compiler.profile.kernel import Kernel
 from burnish.compiler.profile.records import kernel_records
 from burnish.compiler.tune.tasks import task_key
 from burnish.passes.params import get_params, without_params
 from burnish.targets.cpu import pool
-from burnish.targets.cpu.lowering import PIPELINE
 from burnish.targets.cpu.schedule import RULE, schedule
 from burnish.targets.target import CpuTarget
 
@@ -57,15 +57,18 @@ def build_library(
         finish = tvm.transform.Sequential(list(pipeline.build_passes(scheduled)))
         with tvm.transform.PassContext(opt_level=opt_level):
             ready = finish(bundled)
-            executable = relax.build(
+            executable, objects = compile_objects(
                 pool.announce_iterations(ready) if pool.AVAILABLE else ready,
-                target=target.tvm(),
-                relax_pipeline=None,
-                tir_pipeline=PIPELINE,
+                target,
+                folder,
+                opt_level=opt_level,
             )
         path = folder / "lib.so"
-        linked = pool.compile_linked(compiler, folder) if pool.AVAILABLE else []
-        executable.export_library(str(path), addons=linked, cc=compiler)
+        if pool.AVAILABLE:
+            objects += pool.compile_linked(compiler, folder)
+        executable.export_library(str(path), addons=[*objects], cc=compiler)
+        for file in objects:
+            Path(file).unlink()
         kernels = kernel_records(mod, ready)
     return path, names, kernels
 

@@ -16,7 +16,7 @@ Schedule = Callable[[tirx.PrimFunc], tirx.PrimFunc]
 class ScheduleKernels:
     """Replace each PrimFunc by what ``schedule`` makes of it; its attributes are kept.
 
-    Kernels of equal structure are scheduled once.
+    Kernels of equal structure are one kernel here: fusion made them one function.
     """
 
     schedule: Schedule

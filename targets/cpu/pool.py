@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +27,26 @@ def compile_linked(compiler: str, folder: Path) -> list[str]:
 
     Raises ``RuntimeError`` with what the compiler said.
     """
-    return [str(_compiled(compiler, source, folder)) for source in SOURCES]
+    paths = []
+    for source in SOURCES:
+        paths.append(folder / f"{source.stem}.o")
+        paths[-1].write_bytes(_compiled(compiler, source))
+    return [str(path) for path in paths]
 
 
-def _compiled(compiler: str, source: Path, folder: Path) -> Path:
-    path = folder / f"{source.stem}.o"
+@functools.cache
+def _compiled(compiler: str, source: Path) -> bytes:
+    """An object file, made once a process: that takes as long as a small model's kernels."""
     include = (tvm_ffi.libinfo.find_include_path(), tvm_ffi.libinfo.find_dlpack_include_path())
     command = [compiler, "-x", "c", "-std=gnu11", "-O2", "-fPIC", "-fvisibility=hidden", "-pthread"]
     command += [f"-I{found}" for found in include]
-    done = subprocess.run(
-        [*command, "-c", str(source), "-o", str(path)], capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        raise RuntimeError(f"{compiler} does not compile {source.name}:\n{done.stderr.strip()}")
-    return path
+    with tempfile.TemporaryDirectory(prefix="burnish-linked-") as folder:
+        path = Path(folder) / f"{source.stem}.o"
+        command += ["-c", str(source), "-o", str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise RuntimeError(f"{compiler} does not compile {source.name}:\n{done.stderr.strip()}")
+        return path.read_bytes()
 
 
 @tirx.transform.prim_func_pass(opt_level=0, name="AnnounceIterations")
