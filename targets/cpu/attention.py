@@ -75,9 +75,8 @@ def _packed(plan: Plan, target: CpuTarget) -> Stmt:
 
     def tasks(blocks: loops.Extent) -> Stmt:
         return loops.named(
-            loops.product([*heads, blocks]),
-            "tasks",
             lambda count: _in_chunks(plan, packed, blocks, count, target),
+            tasks=loops.product([*heads, blocks]),
         )
 
     return loops.seq(
@@ -85,7 +84,7 @@ def _packed(plan: Plan, target: CpuTarget) -> Stmt:
         maps.parallel_or_serial(
             loops.product([*heads, plan.panels]), _work(plan), lambda p: pack(plan, *packed, p)
         ),
-        loops.named(loops.divide(plan.rows + (plan.block - 1), plan.block)[0], "blocks", tasks),
+        loops.named(tasks, blocks=loops.divide(plan.rows + (plan.block - 1), plan.block)[0]),
     )
 
 
@@ -105,7 +104,9 @@ def _in_chunks(
             # First and last blocks in turn: neighbours have equal work together.
             half = tirx.floordiv(tile, 2)
             tile = tirx.Select(tirx.floormod(tile, 2).equal(0), half, blocks - 1 - half)
-        return attention_block.emit(plan, b, kv, tile, packed, own)
+        return loops.named(
+            lambda *at: attention_block.emit(plan, *at, packed, own), b=b, kv=kv, tile=tile
+        )
 
     known = loops.as_int(tasks)
     chunks = _CHUNKS * target.threads
@@ -117,7 +118,13 @@ def _in_chunks(
         count = tirx.floordiv((c + 1) * tasks, chunks) - start
         if known is not None and known % chunks == 0:
             count = loops.const(known // chunks)
-        return own.allocated(loops.serial(count, lambda t: task(start + t), "task"))
+        return own.allocated(
+            loops.named(
+                lambda first, size: loops.serial(size, lambda t: task(first + t), "task"),
+                first=start,
+                size=count,
+            )
+        )
 
     return maps.parallel_or_serial(chunks, _work(plan), chunk)
 
@@ -127,6 +134,12 @@ def _in_place(plan: Plan, rows: int) -> Stmt:
 
     def task(p: Expr) -> Stmt:
         b, kv = loops.split_two(p, plan.key_heads)
-        return own.allocated(attention_block.emit(plan, b, kv, loops.const(0), None, own))
+        return own.allocated(
+            loops.named(
+                lambda b, kv: attention_block.emit(plan, b, kv, loops.const(0), None, own),
+                b=b,
+                kv=kv,
+            )
+        )
 
     return maps.parallel_or_serial(loops.product([plan.batch, plan.key_heads]), _work(plan), task)

@@ -73,35 +73,53 @@ def emit(
 ) -> Stmt:
     """Block number ``tile`` of head ``kv``; ``packed`` is ``None`` to read keys where they are."""
     block = own.rows
-    first = tile * block
     known = loops.as_int(plan.rows)
-    count: Any = tirx.min(plan.rows - first, block)
+    count: Any = tirx.min(plan.rows - tile * block, block)
     if known is not None and known % block == 0:
         count = block
-    here = Rows(plan, b, kv, first, count, own)
-    seen = plan.limit(first + (count - 1))
+
+    def rows(first: Expr, count: Any) -> Stmt:
+        here = Rows(plan, b, kv, first, count, own)
+        return loops.named(
+            lambda seen: _all_keys(here, seen, packed), seen=plan.limit(first + (count - 1))
+        )
+
+    return loops.named(rows, first=tile * block, count=count)
+
+
+def _all_keys(here: Rows, seen: Any, packed: tuple[Var, Var] | None) -> Stmt:
+    """Everything for a block of rows of which the last sees ``seen`` keys."""
+    plan, count = here.plan, here.count
     blocks = 1 if plan.single else loops.divide(seen + (plan.keys - 1), plan.keys)[0]
 
     def over_keys(kb: Expr) -> Stmt:
         start = kb * plan.keys
-        inside: Any = plan.n if plan.single and not plan.causal else seen - start
-        if not plan.single:
-            inside = tirx.min(inside, plan.keys)
-        score = (
-            _scores_in_place(here, start, inside)
-            if packed is None
-            else _tiled(here, lambda r, mr: _scores(here, r, mr, kb, inside, packed[0]))
-        )
-        return loops.seq(
-            score,
-            loops.serial(count, lambda r: _softmax(here, r, start, inside), "r"),
-            _tiled(here, lambda r, mr: _mix(here, r, mr, kb, inside, packed)),
+        inside: Any = seen if plan.single else tirx.min(seen - start, plan.keys)
+        return loops.named(
+            lambda start, inside: _some_keys(here, kb, start, inside, packed),
+            start=start,
+            inside=inside,
         )
 
     return loops.seq(
         loops.serial(count, lambda r: _start(here, r), "r"),
         loops.serial(blocks, over_keys, "kb"),
         loops.serial(count, lambda r: _finish(here, r), "r"),
+    )
+
+
+def _some_keys(
+    here: Rows, kb: Expr, start: Expr, inside: Any, packed: tuple[Var, Var] | None
+) -> Stmt:
+    score = (
+        _scores_in_place(here, start, inside)
+        if packed is None
+        else _tiled(here, lambda r, mr: _scores(here, r, mr, kb, inside, packed[0]))
+    )
+    return loops.seq(
+        score,
+        loops.serial(here.count, lambda r: _softmax(here, r, start, inside), "r"),
+        _tiled(here, lambda r, mr: _mix(here, r, mr, kb, inside, packed)),
     )
 
 
@@ -153,17 +171,21 @@ def _tiled(here: Rows, body: Callable[[Expr, int], Stmt]) -> Stmt:
     """
     mr = here.plan.mr
     known = loops.as_int(here.count)
-    full, rest = loops.divide(here.count, mr)
+    if known is None:
+        full, rest = loops.divide(here.count, mr)
+        return loops.named(lambda *parts: _tiles(here, body, *parts), full=full, rest=rest)
+    full, rest = loops.divide(known, mr)
     whole = loops.serial(full, lambda t: body(t * mr, mr), "t")
-    if known is not None:
-        tail = [body(loops.const(known - known % mr), known % mr)] if known % mr else []
-        return loops.seq(whole, *tail)
+    tail = [body(loops.const(known - rest), rest)] if rest else []
+    return loops.seq(whole, *tail)
+
+
+def _tiles(here: Rows, body: Callable[[Expr, int], Stmt], full: Any, rest: Any) -> Stmt:
+    mr = here.plan.mr
+    whole = loops.serial(full, lambda t: loops.named(lambda r: body(r, mr), r=t * mr), "t")
     chosen = None
-    heights = here.plan.tails(here.plan.rows)
-    if loops.as_int(here.plan.rows) is None:
-        heights = (*heights, mr)
-    for height in reversed(heights):
-        tile = body(full * mr, height)
+    for height in reversed(here.plan.tails()):
+        tile = loops.named(lambda r, h=height: body(r, h), r=full * mr)
         chosen = tile if chosen is None else loops.branch(rest <= height, tile, chosen)
     return whole if chosen is None else loops.seq(whole, loops.branch(rest > 0, chosen))
 
@@ -171,10 +193,23 @@ def _tiled(here: Rows, body: Callable[[Expr, int], Stmt]) -> Stmt:
 def _scores(here: Rows, r: Expr, mr: int, kb: Expr, inside: Any, keys: Var) -> Stmt:
     """Products of ``mr`` rows with the panels of this block of keys that they see."""
     plan = here.plan
-    per = plan.keys // plan.width
     if plan.causal:
         seen = plan.limit(here.first + r + (mr - 1)) - kb * plan.keys
         inside = tirx.max(tirx.min(inside, seen), 0)
+    return loops.named(
+        lambda inside: loops.named(
+            lambda whole, rest: _panels(here, r, mr, kb, whole, rest, keys),
+            whole=loops.divide(inside, plan.width)[0],
+            rest=loops.divide(inside, plan.width)[1],
+        ),
+        inside=inside,
+    )
+
+
+def _panels(here: Rows, r: Expr, mr: int, kb: Expr, whole: Any, rest: Any, keys: Var) -> Stmt:
+    """``whole`` panels of keys, and ``rest`` keys of the one after them."""
+    plan = here.plan
+    per = plan.keys // plan.width
 
     def tile(panel: Expr, vectors: int) -> Stmt:
         width = vectors * plan.lanes
@@ -208,15 +243,10 @@ def _scores(here: Rows, r: Expr, mr: int, kb: Expr, inside: Any, keys: Var) -> S
         )
 
     most = plan.width // plan.lanes
-    known = loops.as_int(inside)
-    whole, rest = loops.divide(inside, plan.width)
+    known = loops.as_int(rest)
     parts = [loops.serial(whole, lambda p: tile(p, most), "p")]
     if known is not None:
-        if known % plan.width:
-            parts.append(
-                tile(loops.const(known // plan.width), -(-(known % plan.width) // plan.lanes))
-            )
-        return loops.seq(*parts)
+        return loops.seq(*parts, *([tile(whole, -(-known // plan.lanes))] if known else []))
     n = loops.as_int(plan.n)
     if not plan.causal and n is not None:
         choices = {-(-(n % plan.width) // plan.lanes)} - {0}
@@ -246,7 +276,7 @@ def _scores_in_place(here: Rows, start: Expr, inside: Any) -> Stmt:
             ]
             sums = []
             for i in range(lanes):
-                key = tirx.min(start + g * lanes + i, plan.n - 1)
+                key = block.name(tirx.min(start + g * lanes + i, plan.n - 1))
                 total: Expr | None = None
                 for c, query in enumerate(queries):
                     value = block.load(plan.k, [here.b, key, here.kv, c * lanes]) * query
@@ -269,7 +299,23 @@ def _softmax(here: Rows, r: Expr, start: Expr, inside: Any) -> Stmt:
     mine = inside
     if plan.causal:
         mine = tirx.max(tirx.min(plan.limit(row) - start, inside), 0)
-    whole, rest = loops.divide(mine, lanes)
+    return loops.named(
+        lambda row, mine: loops.named(
+            lambda whole, rest, used: _softmax_of(here, r, row, start, inside, whole, rest, used),
+            whole=loops.divide(mine, lanes)[0],
+            rest=loops.divide(mine, lanes)[1],
+            used=loops.divide(mine + (lanes - 1), lanes)[0],
+        ),
+        row=row,
+        mine=mine,
+    )
+
+
+def _softmax_of(
+    here: Rows, r: Any, row: Expr, start: Expr, inside: Any, whole: Any, rest: Any, used: Any
+) -> Stmt:
+    """With ``whole`` vectors of keys and ``rest`` more, ``used`` vectors in all."""
+    plan, lanes = here.plan, here.plan.lanes
     end = loops.times(whole, lanes)
     top = loops.local([lanes], "float32", "tops")
     biased = plan.bias is not None
@@ -345,7 +391,6 @@ def _softmax(here: Rows, r: Expr, start: Expr, inside: Any) -> Stmt:
 
         return loops.vector(lanes, lane)
 
-    used, _ = loops.divide(mine + (lanes - 1), lanes)
     parts = [
         loops.allocate_whole(top),
         loops.vector(lanes, lambda v: loops.store(top, _f(LOWEST), [v])),
@@ -380,6 +425,13 @@ def _mix(
     if plan.causal:
         last = tirx.min(r + (mr - 1), here.count - 1)
         inside = tirx.max(tirx.min(inside, plan.limit(here.first + last) - kb * plan.keys), 0)
+    return loops.named(lambda inside: _weighted(here, r, mr, kb, inside, packed), inside=inside)
+
+
+def _weighted(
+    here: Rows, r: Expr, mr: int, kb: Expr, inside: Any, packed: tuple[Var, Var] | None
+) -> Stmt:
+    plan = here.plan
     chunks = -(-plan.values // (VECTORS * plan.lanes))
     vectors = -(-plan.values // plan.lanes)
     size = -(-vectors // chunks) * plan.lanes

@@ -24,6 +24,10 @@ def pack(plan: Plan, keys: Var, values: Var, task: Expr) -> Stmt:
     """One panel: its keys transposed, the last key repeated to its end, and its values copied."""
     rest, panel = loops.split_two(task, plan.panels)
     b, kv = loops.split_two(rest, plan.key_heads)
+    return loops.named(lambda *at: _panel(plan, keys, values, *at), b=b, kv=kv, panel=panel)
+
+
+def _panel(plan: Plan, keys: Var, values: Var, b: Expr, kv: Expr, panel: Expr) -> Stmt:
     lanes = plan.lanes
     last = plan.n - 1
 
@@ -32,7 +36,8 @@ def pack(plan: Plan, keys: Var, values: Var, task: Expr) -> Stmt:
 
     def square(x: Expr, d: Expr) -> Stmt:
         block = Block(lanes)
-        rows = [block.load(plan.k, [b, key(x + i), kv, d]) for i in range(lanes)]
+        keys_at = [block.name(key(x + i)) for i in range(lanes)]
+        rows = [block.load(plan.k, [b, at, kv, d]) for at in keys_at]
         for i, row in enumerate(block.transposed(rows)):
             block.store(keys, row, [b, kv, panel, d + i, x])
         return block.done()

@@ -86,15 +86,19 @@ class Plan:
         position, _ = self.query(loops.const(0), row)
         return tirx.max(tirx.min(position + (shift + 1), self.n), 0)
 
-    def tails(self, rows: loops.Extent) -> tuple[int, ...]:
-        """Heights for what is left of ``rows`` after tiles of ``mr``."""
-        known = loops.as_int(rows)
-        if known is not None:
-            rests = {known % self.block % self.mr} | ({0} if known % self.block else set())
-            if known >= self.block:
-                rests.add(self.block % self.mr)
-            return tuple(sorted(rests - {0}))
-        return tuple(h for h in (1, 2, 4) if h < self.mr)
+    def tails(self) -> tuple[int, ...]:
+        """Heights for what is left of a block's rows after tiles of ``mr``.
+
+        Where rows are open that is ``mr`` itself: the rows it has too many cost little beside
+        those of a block, and code for every height much.
+        """
+        known = loops.as_int(self.rows)
+        if known is None:
+            return (self.mr,)
+        rests = {known % self.block % self.mr}
+        if known >= self.block:
+            rests.add(self.block % self.mr)
+        return tuple(sorted(rests - {0}))
 
 
 def plan(

@@ -99,12 +99,21 @@ def branch(condition: Expr, then: Stmt, otherwise: Stmt | None = None) -> Stmt:
     return IfThenElse(condition, then, otherwise)
 
 
-def named(extent: Extent, name: str, body: Callable[[Extent], Stmt]) -> Stmt:
-    """``body`` of an extent, computed once if it is symbolic."""
-    if as_int(extent) is not None or isinstance(extent, Var):
-        return body(extent)
-    var = Var(name, _dtype(extent))
-    return seq(Bind(var, extent), body(var))
+def named(body: Callable[..., Stmt], **values: Extent) -> Stmt:
+    """``body`` of the values, each computed once here if it is not a constant.
+
+    TVM simplifies every index it meets, again and again: long ones make it slow.
+    """
+    bound: list[Stmt] = []
+    variables: list[Extent] = []
+    for name, value in values.items():
+        known = as_int(value)
+        if known is not None or isinstance(value, Var):
+            variables.append(value if known is None else const(known))
+            continue
+        variables.append(Var(name, _dtype(value)))
+        bound.append(Bind(variables[-1], value))
+    return seq(*bound, body(*variables))
 
 
 def store(buffer: Var, value: Expr, indices: Sequence[Expr]) -> Stmt:
@@ -156,17 +165,21 @@ def substitute(node: Any, mapping: Mapping[Var, Any]) -> Any:
 
 
 def split_index(flat: Expr, extents: Sequence[Extent]) -> list[Expr]:
-    """Row-major indices: flat, [a, b, c] -> [flat // (b * c), flat // c % b, flat % c]."""
+    """Row-major indices: flat, [a, b, c] -> [flat // (b * c), flat // c % b, flat % c].
+
+    The first extent that is not 1 needs no remainder, which is slow by a symbolic extent.
+    """
+    ones = next((i for i, n in enumerate(extents) if as_int(n) != 1), len(extents))
     indices: list[Expr] = []
-    for extent in reversed(extents[1:]):
+    for extent in reversed(extents[ones + 1 :]):
         if as_int(extent) == 1:
             indices.append(const(0))
             continue
         indices.append(tirx.floormod(flat, extent))
         flat = tirx.floordiv(flat, extent)
-    if extents:
-        indices.append(flat if as_int(extents[0]) != 1 else const(0))
-    return indices[::-1]
+    if ones < len(extents):
+        indices.append(flat)
+    return [const(0)] * ones + indices[::-1]
 
 
 def product(extents: Sequence[Extent]) -> Extent:

@@ -47,10 +47,23 @@ def work_of(stage: Stage) -> int | None:
     return count * (8 if is_heavy(stage.value) else 1)
 
 
-def parallel_or_serial(extent: loops.Extent, work: int | None, body: loops.Body) -> Stmt:
-    if work is not None and work < SERIAL_WORK:
-        return loops.serial(extent, body)
-    return loops.parallel(extent, body)
+def open_work(stage: Stage) -> loops.Extent:
+    """The same where loops may be symbolic, for a choice when the kernel runs."""
+    count = loops.product([it.extent for it in stage.spatial + stage.reduce])
+    return loops.product([count, 8]) if is_heavy(stage.value) else count
+
+
+def parallel_or_serial(extent: loops.Extent, work: loops.Extent | None, body: loops.Body) -> Stmt:
+    """Rule 4. Where ``work`` is symbolic the kernel has both loops; without, it is parallel."""
+    known = loops.as_int(work)
+    if known is not None:
+        make = loops.serial if known < SERIAL_WORK else loops.parallel
+        return make(extent, body)
+    if work is None or isinstance(work, int):
+        return loops.parallel(extent, body)
+    return loops.branch(
+        work < SERIAL_WORK, loops.serial(extent, body), loops.parallel(extent, body)
+    )
 
 
 def emit(program: Program, stage: Stage, target: CpuTarget) -> Stmt:
@@ -80,7 +93,7 @@ def emit(program: Program, stage: Stage, target: CpuTarget) -> Stmt:
 
     if not outer_iters or loops.as_int(loops.product(extents)) == 1:
         return _chunked_inner(stage, inner, outer_iters, work, target)
-    return parallel_or_serial(loops.product(extents), work, row)
+    return parallel_or_serial(loops.product(extents), open_work(stage), row)
 
 
 def _cut_axis(stage: Stage, outer: list[Iter]) -> tuple[Iter, list[int]] | None:
@@ -264,7 +277,11 @@ def _emit_flat(count: loops.Extent, stage: Stage, target: CpuTarget) -> Stmt:
     if total is None:
         full = tirx.floordiv(count, lanes)
         return loops.seq(
-            loops.parallel(full, lambda p: loops.vector(lanes, lambda v: at(p * lanes + v))),
+            parallel_or_serial(
+                full,
+                open_work(stage),
+                lambda p: loops.vector(lanes, lambda v: at(p * lanes + v)),
+            ),
             loops.serial(tirx.floormod(count, lanes), lambda r: at(full * lanes + r)),
         )
     parts: list[Stmt] = []

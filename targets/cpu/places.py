@@ -10,7 +10,7 @@ from tvm.ir import Expr
 from tvm.tirx import Stmt
 
 from burnish.targets.cpu import loops
-from burnish.targets.cpu.tile import Tile
+from burnish.targets.cpu.tile import At, Tile
 from burnish.targets.cpu.tiling import Plan, choose_rows
 from burnish.targets.target import CpuTarget
 
@@ -59,8 +59,7 @@ class Places:
         at = loops.split_index(around, [it.extent for it in plan.outer])
         outer = dict(zip([it.var for it in plan.outer], at, strict=True))
         if not isinstance(self.rows, int):
-            found = Tile(plan, outer, tile * self.mr, self.mr, block, plan.width, limit=self.rows)
-            return _by_column(found, body)
+            return self._open_rows(plan, outer, tile, block, body)
         rest, whole = self.rows % self.mr, self.rows // self.mr
         borders = self.borders
         special = sorted({*borders, *([whole] if rest else [])})
@@ -79,6 +78,28 @@ class Places:
         for number in special:
             chosen = loops.branch(tile.equal(number), special_tile(number), chosen)
         return chosen
+
+    def _open_rows(self, plan: Plan, outer: At, tile: Expr, block: Expr, body: Body) -> Stmt:
+        """A whole tile, or the lowest of a few that covers the rows that are left."""
+        assert not isinstance(self.rows, int)
+        first, rows = tile * self.mr, self.rows
+        chosen = _by_column(Tile(plan, outer, first, self.mr, block, plan.width), body)
+        left = rows - first
+        heights = self.tail_heights
+        for height, lower in zip(heights, [*heights[1:], 0], strict=True):
+            limit = None if height == lower + 1 else rows
+            tail = Tile(plan, outer, first, height, block, plan.width, limit=limit)
+            chosen = loops.branch(left <= height, _by_column(tail, body), chosen)
+        return chosen
+
+    @property
+    def tail_heights(self) -> list[int]:
+        """Heights of last tiles where the rows are open, highest first.
+
+        Only tiles of packed weights are worth several: each is code of its own.
+        """
+        lower = [h for h in (8, 4, 2, 1) if h < self.mr - 1] if self.plan.block is not None else []
+        return [self.mr - 1, *lower] if self.mr > 1 else []
 
 
 def _by_column(tile: Tile, body: Body) -> Stmt:

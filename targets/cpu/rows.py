@@ -126,8 +126,9 @@ def emit(program: Program, group: RowGroup, target: CpuTarget) -> Stmt:
     """Statement computing a row group."""
     rows = group.rows
     extents = [it.extent for it in group.stages[0].spatial[:rows]]
-    works = [maps.work_of(stage) for stage in group.stages]
-    work = None if any(w is None for w in works) else sum(w for w in works if w is not None)
+    work: loops.Extent = 0
+    for stage in group.stages:
+        work = maps.open_work(stage) + work
 
     def row(flat: Expr) -> Stmt:
         at = loops.split_index(flat, extents)

@@ -146,20 +146,24 @@ def plan_tiles(main: Stage, final: Stage | None, target: CpuTarget, tiling: Tili
 
 
 def _merged(plan: Plan, target: CpuTarget) -> Plan:
-    """All row axes as one where that fills the tiles better: ``[14, 14]`` rows as 196."""
-    sizes = [it.size for it in plan.outer]
+    """Row axes as one where that fills the tiles better: ``[14, 14]`` rows as 196.
+
+    Open axes, such as a batch before them, stay outside.
+    """
     rows = plan.row.size if plan.row is not None else None
-    if plan.block is None or plan.reaches or plan.row is None or rows is None or None in sizes:
+    if plan.block is None or plan.reaches or plan.row is None or rows is None:
         return plan
-    outer = math.prod(size or 0 for size in sizes)
+    known = [it for it in plan.outer if it.size is not None]
+    outer = math.prod(it.size or 0 for it in known)
     if outer <= 1 or rows == 0:
         return plan
     apart = outer * fewest_cycles(rows, plan.vectors, target)
     if fewest_cycles(outer * rows, plan.vectors, target) > 0.97 * apart:
         return plan
-    axes = [it for it in plan.main.spatial if it is plan.row or any(it is o for o in plan.outer)]
+    axes = [it for it in plan.main.spatial if it is plan.row or any(it is o for o in known)]
     whole = Iter(tirx.Var("row", "int64"), loops.const(outer * rows))
-    return replace(plan, outer=(), row=whole, merged=tuple(axes))
+    left = tuple(it for it in plan.outer if it.size is None)
+    return replace(plan, outer=left, row=whole, merged=tuple(axes))
 
 
 _LATENCY = 4

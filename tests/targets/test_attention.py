@@ -46,7 +46,10 @@ def case(inputs: dict[str, np.ndarray], causal: str | None = None, **more: objec
 
 
 @pytest.mark.parametrize("causal", [None, "TopLeft", "BottomRight"])
-@pytest.mark.parametrize("n", [384, 385, 512, 1030, 4100])
+@pytest.mark.parametrize(
+    "n",
+    [770, *(pytest.param(n, marks=pytest.mark.heavy) for n in (384, 385, 512, 768, 1030, 4100))],
+)
 def test_rows_longer_than_a_block_of_keys(n, causal):
     m = 40 if causal != "TopLeft" else 530
     check(case(heads(1, m, n, 1, 1), causal))

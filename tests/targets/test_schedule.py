@@ -156,6 +156,31 @@ def test_a_gemm_with_open_rows(epilogue):
     runs_at(case, inputs(1, 1), inputs(3, 64), inputs(5, 13))
 
 
+@pytest.mark.parametrize("columns", [20, 64, 200])
+@pytest.mark.parametrize("k", [24, pytest.param(1100, marks=pytest.mark.heavy)])
+def test_any_number_of_rows_is_left_for_the_last_tile(columns, k):
+    """Tails of every height, in short sums and in runs."""
+    case = Case(
+        lambda x, w: op.nn.relu(op.matmul(x, op.permute_dims(w))),
+        lambda x, w: torch.relu(x @ w.T),
+        {"x": normal(0, 1, k)},
+        {"w": normal(1, columns, k)},
+        {"x": ["n", k]},
+    )
+    runs_at(case, *({"x": normal(n, n, k)} for n in (0, *range(2, 20), 31)))
+
+
+def test_rows_of_a_picture_are_one_axis_beside_an_open_batch():
+    case = Case(
+        lambda x, w: op.nn.relu(op.nn.conv2d(x, w)),
+        lambda x, w: torch.relu(F.conv2d(x, w)),
+        {"x": normal(0, 2, 16, 7, 7)},
+        {"w": normal(1, 48, 16, 1, 1)},
+        {"x": ["b", 16, 7, 7]},
+    )
+    runs_at(case, {"x": normal(1, 1, 16, 7, 7)}, {"x": normal(2, 5, 16, 7, 7)})
+
+
 @pytest.mark.parametrize("groups", [1, 8])
 def test_a_convolution_with_an_open_batch_and_size(groups):
     def inputs(b: int, h: int) -> dict[str, np.ndarray]:
@@ -212,6 +237,9 @@ def test_maps_and_folds_with_open_sizes():
     runs_at(case, inputs(1, 1), inputs(3, 64), inputs(5, 130))
 
 
+_SLOW_TO_BUILD = [pytest.param(c, marks=pytest.mark.heavy) for c in ("TopLeft", "BottomRight")]
+
+
 def heads(b: int, m: int, n: int, h: int = 2, d: int = 12, e: int = 20) -> dict[str, np.ndarray]:
     return {
         "q": normal(0, b, m, h, d),
@@ -220,7 +248,7 @@ def heads(b: int, m: int, n: int, h: int = 2, d: int = 12, e: int = 20) -> dict[
     }
 
 
-@pytest.mark.parametrize("causal", [None, "TopLeft", "BottomRight"])
+@pytest.mark.parametrize("causal", [None, *_SLOW_TO_BUILD])
 @pytest.mark.parametrize("masked", [False, True])
 def test_attention_with_open_sizes(causal, masked):
     def inputs(b: int, m: int, n: int) -> dict[str, np.ndarray]:
