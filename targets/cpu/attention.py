@@ -105,7 +105,10 @@ def _in_chunks(
             half = tirx.floordiv(tile, 2)
             tile = tirx.Select(tirx.floormod(tile, 2).equal(0), half, blocks - 1 - half)
         return loops.named(
-            lambda *at: attention_block.emit(plan, *at, packed, own), b=b, kv=kv, tile=tile
+            lambda b, kv, tile: attention_block.emit(plan, b, kv, tile, packed, own),
+            b=b,
+            kv=kv,
+            tile=tile,
         )
 
     known = loops.as_int(tasks)
