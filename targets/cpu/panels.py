@@ -30,6 +30,10 @@ _LINE = 16
 """Floats in a line of the caches."""
 
 
+OFFSET = tirx.Var("offset", "int64")
+"""Steps of a run's outermost axis from its first: TVM fails to simplify ``first + k - first``."""
+
+
 @dataclass(frozen=True)
 class Run:
     """Some terms of the sum: the axes ``at`` stand still, those of ``left`` are walked, the
@@ -53,8 +57,8 @@ class Run:
         """The number of the term at ``at``, from 0."""
         total: Expr = loops.const(0)
         for number, (it, size) in enumerate(zip(self.left, self.sizes, strict=True)):
-            index = at[it.var] - self.first if number == 0 else at[it.var]
-            total = total * size + index
+            inside = at.get(OFFSET, at[it.var] - self.first)
+            total = total * size + (inside if number == 0 else at[it.var])
         return total
 
     def start(self) -> At:
@@ -266,7 +270,12 @@ def _part(tile: Tile, run: Run, total: Var, t: Expr, extra: Extra | None) -> Stm
         terms = loops.serial(
             run.count,
             lambda k: tile.steps(
-                acc, others, {**run.at, it.var: run.first + k}, live, checked, extra=extra
+                acc,
+                others,
+                {**run.at, it.var: run.first + k, OFFSET: k},
+                live,
+                checked,
+                extra=extra,
             ),
             name="k",
         )
@@ -280,7 +289,8 @@ def _part(tile: Tile, run: Run, total: Var, t: Expr, extra: Extra | None) -> Stm
 def _reading(plan: Plan, run: Run, panel: Var) -> Plan:
     """The plan with the weights of a run read from ``panel``."""
     assert isinstance(plan.main.value, Mul)
-    step = run.step({it.var: it.var for it in run.left})
+    whole = not run.left or run.count == run.left[0].size
+    step = run.step({it.var: it.var for it in run.left} | ({} if whole else {OFFSET: OFFSET}))
     value = plan.main.value.a * panel[step, plan.column.var]
     return replace(plan, main=replace(plan.main, value=value))
 
@@ -293,13 +303,13 @@ def _filled(plan: Plan, run: Run, panel: Var, block: Expr) -> Stmt:
     def fill(left: tuple[Iter, ...], sizes: list[int], at: At) -> Stmt:
         if left:
             it, *others = left
-            start = run.first if it is run.left[0] else loops.const(0)
             make = loops.unroll if str(it.var.name).startswith("unroll") else loops.serial
-            return make(
-                sizes[0],
-                lambda k: fill(tuple(others), sizes[1:], {**at, it.var: start + k}),
-                name="k",
-            )
+
+            def inner(k: Expr) -> Stmt:
+                here = {it.var: run.first + k, OFFSET: k} if it is run.left[0] else {it.var: k}
+                return fill(tuple(others), sizes[1:], {**at, **here})
+
+            return make(sizes[0], inner, name="k")
         step = run.step(at)
 
         def lane(c: Expr) -> Stmt:

@@ -167,3 +167,14 @@ def test_a_target_says_which_instructions_it_has():
     assert dots.instructions_of(narrow) == ()
     (known,) = dots.instructions_of(ZEN4)
     assert (known.bits, known.group) == (16, 2)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_a_long_sum_with_what_is_added_in_its_store(precision):
+    case = Case(
+        lambda x, y, w, b: op.add(op.add(op.matmul(x, op.permute_dims(w)), b), y),
+        lambda x, y, w, b: x @ w.T + b + y,
+        {"x": rounded(normal(0, 128, 1600)), "y": normal(1, 128, 64)},
+        {"w": rounded(normal(2, 64, 1600)), "b": normal(3, 64)},
+    )
+    compare(build(case, precision=precision)(*case.inputs.values()), reference(case), 2e-3)
