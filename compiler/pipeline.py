@@ -14,10 +14,12 @@ from burnish.compiler.config import CompileConfig
 from burnish.compiler.precision import STORED
 from burnish.passes.channels_last import FoldPadding, PutChannelsLast, WidenConv1d
 from burnish.passes.clean import DropUnusedWeights
+from burnish.passes.conv3d import FlattenConv3d
 from burnish.passes.dequantize_rows import DequantizeRows
 from burnish.passes.fold_batch_norm import FoldBatchNorm
 from burnish.passes.fold_weights import FoldWeights
 from burnish.passes.lower_attention import LowerAttention
+from burnish.passes.lower_operators import LowerOperators
 from burnish.passes.narrow import NarrowWeights
 from burnish.passes.outline_branches import OutlineBranches
 from burnish.passes.pack_weights import PackWeights
@@ -77,6 +79,7 @@ def _lower(target: CpuTarget, config: CompileConfig) -> tuple[Pass, ...]:
     return (
         T.DecomposeOpsForInference(),
         WidenConv1d(),
+        FlattenConv3d(),
         FoldPadding(),
         FoldWeights(),
         PutChannelsLast(),
@@ -85,6 +88,7 @@ def _lower(target: CpuTarget, config: CompileConfig) -> tuple[Pass, ...]:
         T.CanonicalizeBindings(),
         PackWeights(target, config.exact_conv, dots=config.precision == "bf16"),
         LowerAttention(),
+        LowerOperators(),
         relax.backend.DispatchSampling(),
         relax.backend.DispatchSortScan(),
         DequantizeRows(),

@@ -92,6 +92,8 @@ def seq(*statements: Stmt) -> Stmt:
     flat: list[Stmt] = []
     for statement in statements:
         flat.extend(statement.seq if isinstance(statement, SeqStmt) else [statement])
+    if not flat:
+        return Evaluate(const(0))
     return flat[0] if len(flat) == 1 else SeqStmt(flat)
 
 

@@ -5,6 +5,9 @@
 3. Comparisons of one loop's variable with constants (concatenation, padding) split that loop
    into ranges in which they are decided, so that no element is tested.
 4. Kernels with too little work to pay for waking the threads run on one.
+5. Only as many outer axes share the threads as make ``_TASKS`` tasks for each; the others are
+   plain loops, so that what depends on their index alone is computed once a row and no index is
+   taken apart by divisions.
 """
 
 from __future__ import annotations
@@ -22,7 +25,6 @@ from tvm.tirx import Stmt
 from burnish.targets.cpu import loops
 from burnish.targets.cpu.stages import (
     Iter,
-    Program,
     Stage,
     is_heavy,
     loads,
@@ -32,6 +34,7 @@ from burnish.targets.cpu.stages import (
 )
 from burnish.targets.target import CpuTarget
 
+_TASKS = 16
 SERIAL_WORK = 16 * 1024
 """Element operations below which a kernel stays on one thread (waking another costs ~3 us)."""
 
@@ -66,7 +69,7 @@ def parallel_or_serial(extent: loops.Extent, work: loops.Extent | None, body: lo
     )
 
 
-def emit(program: Program, stage: Stage, target: CpuTarget) -> Stmt:
+def emit(stage: Stage, target: CpuTarget) -> Stmt:
     """Statement computing one map stage."""
     flat = _flattened(stage)
     if flat is not None:
@@ -75,24 +78,25 @@ def emit(program: Program, stage: Stage, target: CpuTarget) -> Stmt:
     if inner is None:
         return loops.store(stage.out, stage.value, stage.indices)
     outer_iters: list[Iter] = [it for it in outer if it is not None]
-    extents = [it.extent for it in outer_iters]
     work = work_of(stage)
     cut = _cut_axis(stage, outer_iters)
     if cut is not None:
         return _in_pieces(stage, inner, outer_iters, *cut, target)
+    if loops.as_int(loops.product([it.extent for it in outer_iters])) == 1:
+        return _chunked_inner(stage, inner, outer_iters, work, target)
+    split = _parallel_axes(outer_iters, target)
+    lead, rest = outer_iters[:split], outer_iters[split:]
+    extents = [it.extent for it in lead]
 
     def row(flat_index: Expr) -> Stmt:
-        outer_at = dict(
-            zip(
-                [it.var for it in outer_iters],
-                loops.split_index(flat_index, extents),
-                strict=True,
-            )
-        )
-        return _inner_loop(stage, inner, outer_at, target)
+        at = loops.split_index(flat_index, extents)
+        return over(rest, dict(zip([it.var for it in lead], at, strict=True)))
 
-    if not outer_iters or loops.as_int(loops.product(extents)) == 1:
-        return _chunked_inner(stage, inner, outer_iters, work, target)
+    def over(left: list[Iter], done: dict[Var, Expr]) -> Stmt:
+        if not left:
+            return _inner_loop(stage, inner, done, target)
+        return loops.serial(left[0].extent, lambda i: over(left[1:], {**done, left[0].var: i}))
+
     return parallel_or_serial(loops.product(extents), open_work(stage), row)
 
 
@@ -159,6 +163,15 @@ def _in_pieces(
     if alone:
         return loops.serial(count, pieces)
     return parallel_or_serial(count, work, pieces)
+
+
+def _parallel_axes(outer: list[Iter], target: CpuTarget) -> int:
+    """Rule 5: how many of the outer axes, from the first on, share the threads."""
+    for count in range(1, len(outer)):
+        tasks = loops.as_int(loops.product([it.extent for it in outer[:count]]))
+        if tasks is not None and tasks >= _TASKS * target.threads:
+            return count
+    return len(outer)
 
 
 def _zeroes(iters: Iterable[Iter]) -> dict[Var, Expr]:

@@ -10,6 +10,7 @@ loop bounds and into tiles of their own at the borders.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -47,6 +48,26 @@ def without_padding(program: Program, accepts: Accepts) -> Program:
             stages[position : position + 2] = [guarded]
         else:
             position += 1
+    return replace(program, stages=tuple(stages))
+
+
+def infinite_padding(program: Program) -> Program:
+    """``program`` with infinity where TVM pads the input of a maximum with the lowest number."""
+    stages = list(program.stages)
+    for position, stage in enumerate(stages):
+        call = stage.value
+        readers = program.readers(stage.out)
+        if not isinstance(call, Call) or getattr(call.op, "name", "") != "prim.if_then_else":
+            continue
+        inits = [reader.init for reader in readers if reader.combine is not None]
+        if program.is_output(stage) or not inits or len(inits) != len(readers):
+            continue
+        condition, inside, filling = call.args
+        limits = {getattr(init, "value", None) for init in inits}
+        limit = limits.pop() if len(limits) == 1 else None
+        if isinstance(limit, float) and math.isinf(limit) and _same_number(filling, inits[0]):
+            value = tirx.if_then_else(condition, inside, inits[0])
+            stages[position] = replace(stage, value=value)
     return replace(program, stages=tuple(stages))
 
 
@@ -130,8 +151,15 @@ def _is_zero(value: Expr) -> bool:
 
 
 def _same_number(a: Expr, b: Expr) -> bool:
+    """Whether ``a`` is ``b``, or the finite number that TVM pads with where ``b`` is infinite."""
     first, second = getattr(a, "value", None), getattr(b, "value", None)
-    return first is not None and first == second
+    if first is None or second is None:
+        return False
+    if math.isinf(second):
+        dtype = str(a.ty.dtype)
+        ends = tirx.min_value(dtype).value, tirx.max_value(dtype).value
+        return first == second or first == ends[second > 0]
+    return first == second
 
 
 @dataclass(frozen=True)

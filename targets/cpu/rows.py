@@ -22,6 +22,8 @@ from burnish.targets.target import CpuTarget
 
 _ROW_BYTES = 128 * 1024
 _PARTIAL_VECTORS = 4
+_WINDOW = 16
+"""Elements below which a moving window is not a row."""
 
 
 @dataclass(frozen=True)
@@ -103,8 +105,20 @@ def _may_be_symbolic(stage: Stage, rows: int) -> bool:
 
 
 def _contiguous(stage: Stage) -> bool:
-    """Whether the innermost reduced axis walks memory in order in every operand that has it."""
+    """Whether the innermost reduced axis walks memory in order in every operand that has it.
+
+    A window of pooling does so only for a few elements, then jumps back: that is not meant.
+    """
     var = stage.reduce[-1].var
+    moving = [it.var for it in stage.spatial if it.size != 1]
+    size = stage.reduce[-1].size
+    if size is not None and size < _WINDOW:
+        for load in loads(stage.value):
+            inside = walk(load.indices[-1], Var) if load.indices else []
+            if any(v.same_as(var) for v in inside) and any(
+                v.same_as(m) for v in inside for m in moving
+            ):
+                return False
     used = False
     for load in loads(stage.value):
         *head, last = list(load.indices) or [None]

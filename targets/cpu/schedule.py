@@ -1,10 +1,12 @@
 """The default schedule of a CPU kernel: rules tried in order on each stage of it.
 
-0. ``attention``  the whole kernel, known by its attribute; ``winograd``  stages, known likewise
+0. ``attention`` and ``scans``  the whole kernel, known by its attribute; ``winograd``  stages,
+   known likewise
 1. ``rows``   stages that reduce trailing axes and work row by row (softmax, norms)
 2. ``tiles``  a reduction with a contiguous column axis, and the store after it
 3. ``folds``  any other reduction: one element at a time, elements in parallel
-4. ``maps``   everything that only maps elements
+4. ``transposes``  maps that read across memory
+5. ``maps``   everything else that only maps elements
 
 A kernel that is not made of plain stages (sorting, scans, scatters) keeps its own loops, the
 outermost independent one run in parallel.
@@ -16,12 +18,29 @@ import tvm_ffi
 from tvm import tirx
 from tvm.ir import Expr, Var
 from tvm.s_tir import SBlock, SBlockRealize
-from tvm.tirx import For, ForKind, SeqStmt, Stmt
+from tvm.tirx import Evaluate, For, ForKind, SeqStmt, Stmt
 
-from burnish.targets.cpu import attention, loops, maps, rows, tiles, winograd
-from burnish.targets.cpu.padding import without_padding
+from burnish.targets.cpu import (
+    attention,
+    loops,
+    maps,
+    rows,
+    scans,
+    tiles,
+    transposes,
+    winograd,
+)
+from burnish.targets.cpu.padding import infinite_padding, without_padding
 from burnish.targets.cpu.rounding import written_out
-from burnish.targets.cpu.stages import Program, Stage, inlined, loads_of, read_program, walk
+from burnish.targets.cpu.stages import (
+    Program,
+    Stage,
+    inlined,
+    loads_of,
+    read_program,
+    walk,
+    without_nothing,
+)
 from burnish.targets.cpu.tiling import Tiling, packed_width
 from burnish.targets.cpu.vector_math import vectorized_math
 from burnish.targets.target import CpuTarget
@@ -59,15 +78,20 @@ def schedule(
     """
     attrs = dict(func.attrs.items()) if func.attrs is not None else {}
     if SCHEDULED in attrs:
-        return finished(func)
+        return finished(func, exact_extremes=attrs.get(RULE) != "attention")
+    written = scans.emit(func, target)
+    if written is not None:
+        return finished(written).with_attr({SCHEDULED: True, RULE: "scans"})
     fused = attention.emit(func, target)
     if fused is not None:
-        return finished(fused).with_attr({SCHEDULED: True, RULE: "attention"})
+        fused = finished(fused, exact_extremes=False)
+        return fused.with_attr({SCHEDULED: True, RULE: "attention"})
     program = read_program(func)
     if program is None:
         return finished(parallelized(func)).with_attr(RULE, "own loops")
     program = without_padding(
-        inlined(program), lambda stage, following: tiles.accepts(stage, following, target, tiling)
+        inlined(infinite_padding(without_nothing(program))),
+        lambda stage, following: tiles.accepts(stage, following, target, tiling),
     )
     body, rules = _emit(program, target, tiling)
     attrs = {**{str(k): v for k, v in attrs.items()}, RULE: "+".join(dict.fromkeys(rules))}
@@ -76,9 +100,9 @@ def schedule(
     )
 
 
-def finished(func: tirx.PrimFunc) -> tirx.PrimFunc:
+def finished(func: tirx.PrimFunc, *, exact_extremes: bool = True) -> tirx.PrimFunc:
     """Loops laid out; what is left is expressions that vectorize and round as they should."""
-    return written_out(vectorized_math(func))
+    return written_out(vectorized_math(func, exact_extremes=exact_extremes))
 
 
 def _emit(program: Program, target: CpuTarget, tiling: Tiling) -> tuple[Stmt, list[str]]:
@@ -120,12 +144,15 @@ def _emit(program: Program, target: CpuTarget, tiling: Tiling) -> tuple[Stmt, li
         parts.append(part)
         used.append(rule)
         position += 1
+    if not parts:
+        return Evaluate(loops.const(0)), ["nothing"]
     return loops.seq(*[loops.allocate(stage.out) for stage in spilled], *parts), used
 
 
 def _alone(program: Program, stage: Stage, target: CpuTarget, tiling: Tiling) -> tuple[Stmt, str]:
     if stage.combine is None:
-        return maps.emit(program, stage, target), "maps"
+        turned = transposes.emit(stage, target)
+        return (turned, "transposes") if turned is not None else (maps.emit(stage, target), "maps")
     tiled = tiles.emit(program, stage, None, target, tiling)
     return (tiled, "tiles") if tiled is not None else (_fold(stage), "folds")
 

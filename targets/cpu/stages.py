@@ -21,6 +21,7 @@ from tvm.sym import Analyzer
 from tvm.tirx import BufferStore, For, SeqStmt
 
 from burnish.targets.cpu import loops
+from burnish.targets.cpu.extremes import limit, plain_maximum
 
 _REDUCE_ITER = 2
 _COMBINERS: dict[type, Callable[[Expr, Expr], Expr]] = {
@@ -58,6 +59,8 @@ HEAVY = frozenset(
     ]
 )
 _CONDITIONAL = "prim.if_then_else"
+_SOFTMAX_MAXIMUM = "T_softmax_maxelem"
+"""TVM's name of the maximum that softmax subtracts."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +170,16 @@ def replace_loads(value: Expr, buffer: Var, new: Callable[[list[Expr]], Expr]) -
     )
 
 
+def replace_load(value: Expr, old: TensorLoad, new: Expr) -> Expr:
+    """``value`` with the loads that read what ``old`` reads replaced by ``new``."""
+
+    def replaced(load: TensorLoad) -> Expr:
+        same = load.source.same_as(old.source) and same_indices(load.indices, old.indices)
+        return new if same else load
+
+    return tvm_ffi.structural_map(value, [(TensorLoad, replaced)], order="post")
+
+
 def is_heavy(value: Expr) -> bool:
     """Whether evaluating ``value`` twice is worth avoiding."""
     return any(getattr(call.op, "name", "") in HEAVY for call in walk(value, Call))
@@ -218,7 +231,12 @@ def _read_nest(statement: tirx.Stmt) -> Stage | None:
     if len(own) != 1 or len(loads_of(update, stage.out)) != 1:
         return None
     operand = update.b if own[0] is update.a or own[0].same_as(update.a) else update.a
-    return replace(stage, value=operand, combine=combine, init=block.init.value)
+    init = limit(update, str(stage.out.dtype))
+    if stage.name == _SOFTMAX_MAXIMUM:
+        # What NaN there is comes through the exponential.
+        combine = plain_maximum
+    init = block.init.value if init is None else init
+    return replace(stage, value=operand, combine=combine, init=init)
 
 
 def _is_own_load(value: Expr, stage: Stage) -> bool:
@@ -241,6 +259,22 @@ def read_program(func: tirx.PrimFunc) -> Program | None:
         return None
     attrs = {str(k): v for k, v in func.attrs.items()} if func.attrs is not None else {}
     return Program(tuple(func.params), tuple(s for s in stages if s is not None), attrs)
+
+
+def without_nothing(program: Program) -> Program:
+    """``program`` without stages of no elements; sums over nothing are what they start from."""
+    stages = list(program.stages)
+    for position in reversed(range(len(stages))):
+        stage = stages[position]
+        if loops.as_int(loops.product([it.extent for it in stage.spatial])) == 0:
+            if not any(loads_of(other.value, stage.out) for other in stages[position + 1 :]):
+                del stages[position]
+        elif stage.combine is not None and stage.iterations == 0:
+            assert stage.init is not None
+            stages[position] = replace(
+                stage, reduce=(), combine=None, init=None, value=stage.init, guards=()
+            )
+    return replace(program, stages=tuple(stages))
 
 
 def _may_inline(program: Program, stage: Stage) -> bool:

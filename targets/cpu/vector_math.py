@@ -35,8 +35,9 @@ from collections.abc import Callable
 import tvm_ffi
 from tvm import tirx
 from tvm.ir import Call, Expr
-from tvm.ir.prim import Div
+from tvm.ir.prim import EQ, NE, Div, Max, Min
 
+from burnish.targets.cpu.extremes import maximum, minimum
 from burnish.targets.cpu.straighten import straightened
 from burnish.targets.cpu.vector_parts import (
     EXP,
@@ -201,8 +202,11 @@ _REPLACED: dict[str, Callable[..., Expr | None]] = {
 }
 
 
-def vectorized_math(func: tirx.PrimFunc) -> tirx.PrimFunc:
-    """``func`` with float32 transcendental functions written out."""
+def vectorized_math(func: tirx.PrimFunc, *, exact_extremes: bool = True) -> tirx.PrimFunc:
+    """``func`` with float32 transcendental functions written out, and maxima that let NaN through.
+
+    Without ``exact_extremes`` a maximum may lose a NaN among its operands (softmax's may).
+    """
 
     def replaced(call: Call) -> Expr:
         make = _REPLACED.get(getattr(call.op, "name", ""))
@@ -217,7 +221,21 @@ def vectorized_math(func: tirx.PrimFunc) -> tirx.PrimFunc:
             return division
         return division.a * f(1.0 / by)
 
-    rules = [(Call, replaced), (Div, multiplied)]
+    def compared(node: EQ | NE) -> Expr:
+        """LLVM's verifier refuses TVM's comparison of truth values."""
+        if str(node.a.ty.dtype) != "bool":
+            return node
+        a, b = node.a.astype("int8"), node.b.astype("int8")
+        return a == b if isinstance(node, EQ) else a != b
+
+    rules: list[tuple[type, Callable[..., Expr]]] = [
+        (Call, replaced),
+        (Div, multiplied),
+        (EQ, compared),
+        (NE, compared),
+    ]
+    if exact_extremes:
+        rules += [(Max, maximum), (Min, minimum)]
     body = tvm_ffi.structural_map(func.body, rules, order="post")
     return func.with_body(straightened(body))
 
