@@ -137,7 +137,8 @@ def emit(places: Places, target: CpuTarget) -> Stmt:
 
         def run_of(run: Run) -> Stmt:
             if not converts:
-                ahead = prefetching(plan, run, block, each)
+                known = loops.as_int(places.count)
+                ahead = prefetching(plan, run, block, None if known is None else each)
                 return over_tiles(
                     plan, lambda tile, t: _part(tile, run, total, t, ahead(t) if ahead else None)
                 )
@@ -334,6 +335,8 @@ def prefetching(
 ) -> Callable[[Expr], Extra] | None:
     """For tile number ``t`` of ``tiles``, what to do in each step so that the next panel comes.
 
+    Where their number is open (``None``), each tile asks for all of it: there may be only one.
+
     The panel after this one lies right behind it in memory, that of the next block included.
     ``None`` where weights are not plain loads in that order, or there is no other panel.
     """
@@ -351,11 +354,13 @@ def prefetching(
     weights, vectors = weight.source, plan.vectors
     group = plan.dot.instruction.group if plan.dot is not None else 1
     start = run.start()
-    lines = 1 if tiles is None else max(1, -(-vectors // tiles))
+    lines = vectors if tiles is None else max(1, -(-vectors // tiles))
     most = -(-vectors // lines) - 1
 
     def ahead(t: Expr) -> Extra:
         turn = t if tiles is not None and tiles <= most + 1 else tirx.min(t, loops.const(most))
+        if most == 0:
+            turn = loops.const(0)
 
         def step(at: At) -> Stmt:
             line = (turn * run.steps + run.step(at)) * lines
