@@ -56,7 +56,14 @@ class Places:
         and those at the borders leave terms out (rule 8).
         """
         around, tile = loops.split_two(place, self.tiles)
-        at = loops.split_index(around, [it.extent for it in plan.outer])
+        parts = [tile, *loops.split_index(around, [it.extent for it in plan.outer])]
+        if loops.as_int(self.count) is None:
+            names = {f"at{i}": part for i, part in enumerate(parts)}
+            return loops.named(lambda *named: self._at(plan, [*named], block, body), **names)
+        return self._at(plan, parts, block, body)
+
+    def _at(self, plan: Plan, parts: list[Expr], block: Expr, body: Body) -> Stmt:
+        tile, *at = parts
         outer = dict(zip([it.var for it in plan.outer], at, strict=True))
         if not isinstance(self.rows, int):
             return self._open_rows(plan, outer, tile, block, body)

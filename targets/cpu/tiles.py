@@ -81,9 +81,9 @@ def _emit(places: Places, target: CpuTarget) -> Stmt:
     turn: loops.Extent = places.count if each is None else each
 
     def task(p: Expr) -> Stmt:
-        chunk, rest = loops.split_two(p, loops.product([plan.blocks, turn]))
-        block, t = loops.split_two(rest, turn)
-        place = chunk * turn + t if chunks > 1 else t
+        chunk, rest = loops.split_two(p, plan.blocks * (each or 1)) if chunks > 1 else (None, p)
+        block, t = loops.split_two(rest, turn) if plan.blocks > 1 else (loops.const(0), rest)
+        place = t if chunk is None else chunk * (each or 1) + t
         ahead = None
         if plan.block is not None and each != 1:
             ahead = panels.prefetching(plan, panels.whole_sum(plan), block, loops.as_int(turn))
