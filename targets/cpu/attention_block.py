@@ -41,7 +41,7 @@ class Scratch:
 
     def allocated(self, body: Stmt) -> Stmt:
         kept = (self.queries, self.scores, self.mixed, self.top, self.total, self.factor)
-        return loops.seq(*[loops.allocate_whole(buffer) for buffer in kept], body)
+        return loops.seq(*[loops.allocate(buffer) for buffer in kept], body)
 
 
 def scratch(plan: Plan, rows: int) -> Scratch:
@@ -392,7 +392,7 @@ def _softmax_of(
         return loops.vector(lanes, lane)
 
     parts = [
-        loops.allocate_whole(top),
+        loops.allocate(top),
         loops.vector(lanes, lambda v: loops.store(top, _f(LOWEST), [v])),
         loops.serial(
             whole, lambda c: loops.vector(lanes, lambda v: highest(c * lanes + v, v)), "c"

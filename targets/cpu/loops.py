@@ -133,20 +133,8 @@ def prefetch(buffer: Var, indices: Sequence[Expr], *, near: bool = False) -> Stm
 
 
 def allocate(buffer: Var) -> Stmt:
-    """Give ``buffer`` its memory, from here to the end of the sequence it stands in.
-
-    A workspace is named once as a whole: TVM would otherwise shrink it to the elements that it
-    finds accessed, and where loops have conditions it finds bounds in terms of their variables.
-    """
-    return AllocBuffer(buffer) if buffer.scope() != "global" else allocate_whole(buffer)
-
-
-def allocate_whole(buffer: Var) -> Stmt:
-    """Memory for all of ``buffer``, whatever accesses of it TVM finds.
-
-    Where whole vectors are loaded and stored, it counts their first elements only.
-    """
-    return SeqStmt([AllocBuffer(buffer), Evaluate(buffer.data)])
+    """Give ``buffer`` its memory, from here to the end of the sequence it stands in."""
+    return AllocBuffer(buffer)
 
 
 def local(shape: Sequence[Extent], dtype: str, name: str) -> Var:

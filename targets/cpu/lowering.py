@@ -1,8 +1,10 @@
-"""TVM's lowering of kernels to code, with private buffers on the stack.
+"""TVM's lowering of kernels to code: its own passes for a CPU, in its order, and two changes.
 
-TVM gives every buffer of scope ``local`` on a CPU memory from its workspace pool, whose address
-LLVM knows nothing of: accumulators then stay in memory, written back at every step. Buffers on
-the stack become registers.
+1. TVM gives every buffer of scope ``local`` on a CPU memory from its workspace pool, whose address
+   LLVM knows nothing of: accumulators then stay in memory, written back at every step. Buffers on
+   the stack become registers.
+2. Buffers are not made smaller (``CompactBufferAllocation``): ours have the sizes they need, and
+   where loops have conditions TVM finds sizes in terms of another loop's variable.
 """
 
 from __future__ import annotations
@@ -12,8 +14,10 @@ from typing import Any
 import tvm
 import tvm_ffi
 from tvm import tirx
-from tvm.s_tir.pipeline import default_s_tir_pipeline
+from tvm.s_tir import transform as S
+from tvm.s_tir.pipeline import finalize_device_passes, finalize_host_passes
 from tvm.tirx import AllocBuffer
+from tvm.tirx import transform as X
 from tvm.tirx.compilation_pipeline import PIPELINE_MAP
 
 from burnish.targets.cpu import loops
@@ -40,9 +44,41 @@ def put_locals_on_stack(func: tirx.PrimFunc, _mod: Any, _ctx: Any) -> tirx.PrimF
 
 
 def cpu_pipeline() -> tuple[Any, Any, Any]:
-    """TVM's own pipeline for scheduled kernels, then the marking of private buffers."""
-    lower, finish_host, finish_device = default_s_tir_pipeline()
-    return tvm.transform.Sequential([lower, put_locals_on_stack]), finish_host, finish_device
+    """The passes, and those that TVM runs last on host and device code."""
+    lower = tvm.transform.Sequential(
+        [
+            S.CanonicalizeLoop(),
+            S.LowerInitBlock(),
+            S.PlanAndUpdateBufferAllocationLocation(),
+            S.ConvertBlocksToOpaque(),
+            S.LowerMatchBuffer(),
+            S.StmtSimplify(),
+            S.AnnotateIrregularLoop(),
+            S.LowerOpaqueBlock(),
+            X.FlattenBuffer(),
+            X.BF16ComputeLegalize(),
+            X.NarrowDataType(32),
+            S.LoopPartition(),
+            X.VectorizeLoop(True),
+            X.StorageRewrite(),
+            S.HoistIfThenElse(),
+            X.UnrollLoop(),
+            S.RenormalizeSplitPattern(),
+            X.StmtSimplify(),
+            X.RemoveNoOp(),
+            S.RewriteUnsafeSelect(),
+            X.CommonSubexprElim(),
+            X.FP8ComputeLegalize(),
+            X.VerifyMemory(),
+            X.AnnotateEntryFunc(),
+            X.SplitHostDevice(),
+            X.MakePackedAPI(),
+            X.FP8StorageLegalize(),
+            X.BF16StorageLegalize(),
+            put_locals_on_stack,
+        ]
+    )
+    return lower, finalize_host_passes, finalize_device_passes
 
 
 PIPELINE_MAP[PIPELINE] = cpu_pipeline
