@@ -186,11 +186,20 @@ class Reach:
         assert self.k is not None
         base = loops.substitute(self.guard.index, {**at, self.k: loops.const(0)})
 
-        def ceil(value: Expr) -> Expr:
-            return tirx.floordiv(value + (self.step - 1), self.step) if self.step > 1 else value
+        if self.step == 1:
+            first = tirx.max(loops.const(0), self.guard.low - base)
+            last = tirx.min(loops.const(extent), self.guard.high - base)
+            return simplified(first), simplified(last)
 
-        first = tirx.max(loops.const(0), ceil(self.guard.low - base))
-        last = tirx.min(loops.const(extent), ceil(self.guard.high - base))
+        # Counted, not divided: TVM's code for a quotient that may be negative is wrong where an
+        # index has it twice.
+        def below(limit: Expr) -> Expr:
+            total: Expr = loops.const(0)
+            for k in range(extent):
+                total = total + (base + self.step * k < limit).astype("int64")
+            return total
+
+        first, last = below(self.guard.low), below(self.guard.high)
         return simplified(first), simplified(last)
 
     def holds(self, at: dict[Var, Expr]) -> Expr:

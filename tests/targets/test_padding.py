@@ -116,3 +116,8 @@ def test_padding_that_adds_something_stays():
         return F.avg_pool2d(data, 3, 1).permute(0, 2, 3, 1)
 
     check(Case(make, expected, {"x": x}))
+
+
+def test_a_dilated_window_reaches_over_the_border():
+    check(convolution((8, 4, 5, 8), 6, (3, 1), (1, 0, 1, 0), dilation=2))
+    check(convolution((2, 9, 9, 8), 6, (3, 3), (3, 2, 2, 3), dilation=3))
