@@ -133,8 +133,14 @@ def prefetch(buffer: Var, indices: Sequence[Expr], *, near: bool = False) -> Stm
 
 
 def allocate(buffer: Var) -> Stmt:
-    """Give ``buffer`` its memory, from here to the end of the sequence it stands in."""
-    return AllocBuffer(buffer)
+    """Give ``buffer`` its memory, from here to the end of the sequence it stands in.
+
+    A workspace is named once as a whole: TVM would otherwise widen one of bfloat16 to float32,
+    and what reads its bits would read other bits.
+    """
+    if buffer.scope() != "global":
+        return AllocBuffer(buffer)
+    return SeqStmt([AllocBuffer(buffer), Evaluate(buffer.data)])
 
 
 def local(shape: Sequence[Extent], dtype: str, name: str) -> Var:
