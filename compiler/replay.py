@@ -1,7 +1,8 @@
 """Calls without the virtual machine: the kernels of one call recorded, then run in that order.
 
 For models whose shapes are all known and whose calls all run the same kernels. Memory between
-kernels is that of the recorded call, kept: planned once, and nothing is allocated but outputs.
+kernels is that of the recorded call, kept: planned once, and nothing is allocated but outputs,
+whose memory is used again where it is large (:mod:`burnish.compiler.output_memory`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import tvm
 import tvm_ffi
 from tvm import relax
 
+from burnish.compiler.output_memory import OutputMemory
 from burnish.targets.cpu import pool
 
 SILENT = frozenset(
@@ -94,12 +96,12 @@ class Replay:
         outputs: Sequence[tuple[tuple[int, ...], torch.dtype]],
     ) -> None:
         self._function = function
-        self._outputs = outputs
+        self._outputs = [OutputMemory(shape, dtype) for shape, dtype in outputs]
         self._plan = _Plan(calls, slots)
 
     def __call__(self, inputs: Sequence[Any]) -> list[torch.Tensor]:
         """Outputs for inputs of the recorded shapes and dtypes, contiguous and aligned."""
-        outputs = [torch.empty(shape, dtype=dtype, device="cpu") for shape, dtype in self._outputs]
+        outputs = [memory.tensor() for memory in self._outputs]
         self._function(self._plan.address, *inputs, *outputs)
         return outputs
 
