@@ -59,7 +59,7 @@ class LoadedModel:
     def hash(self) -> str:
         """sha256 of the content: the graph and every weight."""
         if self.kind == "torch":
-            from burnish.compiler.importers.torch_hash import program_hash
+            from burnish.compiler.importers.pytorch.hash import program_hash
 
             return program_hash(self.content)
         from burnish.compiler.importers.onnx_model import proto_hash

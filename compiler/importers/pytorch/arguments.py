@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from torch import fx
 
 if TYPE_CHECKING:
-    from burnish.compiler.importers.torch_relax import Translator
+    from burnish.compiler.importers.pytorch.translator import Translator
 
 
 def arguments(node: fx.Node, t: Translator) -> dict[str, Any]:

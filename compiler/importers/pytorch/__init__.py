@@ -15,11 +15,11 @@ from torch.utils import _pytree as pytree
 from burnish.compiler import trees
 from burnish.compiler.errors import ImportModelError
 from burnish.compiler.importers.memory import check_memory
-from burnish.compiler.importers.symbols import SymbolTable
+from burnish.compiler.importers.pytorch.export import decompose, export
+from burnish.compiler.importers.pytorch.symbols import SymbolTable
+from burnish.compiler.importers.pytorch.translator import Translator
 from burnish.compiler.importers.tensors import to_tvm, torch_dtype
 from burnish.compiler.importers.tidy import drop_unused
-from burnish.compiler.importers.torch_export import decompose, export
-from burnish.compiler.importers.torch_relax import Translator
 from burnish.compiler.signature import Signature, TensorSpec
 from burnish.passes.params import with_params
 

@@ -10,11 +10,11 @@ import tvm
 from torch import fx
 from tvm import relax
 
-from burnish.compiler.importers.torch_arguments import arguments
+from burnish.compiler.importers.pytorch.arguments import arguments
 
 if TYPE_CHECKING:
-    from burnish.compiler.importers.torch_ops import Converter
-    from burnish.compiler.importers.torch_relax import Translator
+    from burnish.compiler.importers.pytorch.converters.kinds import Converter
+    from burnish.compiler.importers.pytorch.translator import Translator
 
 op = relax.op
 
@@ -163,7 +163,7 @@ def upsample(method: str) -> Converter:
     return convert
 
 
-MORE_CONVERTERS: dict[str, Converter] = {
+TENSORS: dict[str, Converter] = {
     "amax.default": reduction(op.max),
     "amin.default": reduction(op.min),
     "avg_pool2d.default": avg_pool2d,

@@ -6,7 +6,6 @@ shape are checked by the translator afterwards.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,12 +14,12 @@ import tvm
 from torch import fx
 from tvm import relax
 
-from burnish.compiler.importers.torch_arguments import arguments
+from burnish.compiler.importers.pytorch.arguments import arguments
 
 if TYPE_CHECKING:
-    from burnish.compiler.importers.torch_relax import Translator
+    from burnish.compiler.importers.pytorch.converters.kinds import Converter
+    from burnish.compiler.importers.pytorch.translator import Translator
 
-Converter = Callable[[fx.Node, "Translator"], relax.Expr]
 op = relax.op
 _PERMUTE = tvm.ir.Op.get("relax.permute_dims")
 _HEADS_INNER = [0, 2, 1, 3]
@@ -222,7 +221,7 @@ def _mask(
     return mask, live
 
 
-CONVERTERS: dict[str, Converter] = {
+LAYERS: dict[str, Converter] = {
     "convolution.default": convolution,
     "cumsum.default": cumsum,
     "embedding.default": embedding,

@@ -21,10 +21,9 @@ from tvm import relax
 from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
 from burnish.compiler.errors import ImportModelError
-from burnish.compiler.importers.symbols import SymbolTable
+from burnish.compiler.importers.pytorch.converters import CONVERTERS, Converter
+from burnish.compiler.importers.pytorch.symbols import SymbolTable
 from burnish.compiler.importers.tensors import to_tvm, torch_dtype
-from burnish.compiler.importers.torch_more_ops import MORE_CONVERTERS
-from burnish.compiler.importers.torch_ops import CONVERTERS, Converter
 from burnish.compiler.importers.unsupported import unsupported_error
 
 
@@ -37,7 +36,7 @@ class Translator(ExportedProgramImporter):
         self.symbols = symbols
         self.masks: dict[Any, tuple[relax.Expr, relax.Expr | None]] = {}
         self.weights: dict[str, torch.Tensor] = {}
-        for name, converter in {**CONVERTERS, **MORE_CONVERTERS}.items():
+        for name, converter in CONVERTERS.items():
             self.convert_map[name] = self._bound(converter)
 
     def _bound(self, converter: Converter) -> Callable[[fx.Node], relax.Expr]:

@@ -18,7 +18,7 @@ from burnish.compiler.errors import ImportModelError
 _aten = torch.ops.aten
 
 # Kept whole, because one operator says more to a compiler than the pieces torch makes of it.
-# Each has a converter in torch_ops, or one of TVM's that the tests compare with eager.
+# Each has a converter in converters, or one of TVM's that the tests compare with eager.
 KEPT_WHOLE = (
     _aten.gelu.default,
     _aten.group_norm.default,

@@ -1,0 +1,11 @@
+"""Converters of ours for torch operators that TVM lacks, or computes otherwise than torch."""
+
+from __future__ import annotations
+
+from burnish.compiler.importers.pytorch.converters.kinds import Converter
+from burnish.compiler.importers.pytorch.converters.layers import LAYERS
+from burnish.compiler.importers.pytorch.converters.tensors import TENSORS
+
+CONVERTERS: dict[str, Converter] = {**LAYERS, **TENSORS}
+
+__all__ = ["CONVERTERS", "Converter"]
