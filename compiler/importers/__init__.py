@@ -62,7 +62,7 @@ class LoadedModel:
             from burnish.compiler.importers.pytorch.hash import program_hash
 
             return program_hash(self.content)
-        from burnish.compiler.importers.onnx_model import proto_hash
+        from burnish.compiler.importers.onnx.model import proto_hash
 
         return proto_hash(self.content)
 
@@ -124,7 +124,7 @@ def import_loaded(
 
         mod, signature = import_program(loaded.content, loaded.names, dynamic)
     else:
-        from burnish.compiler.importers.onnx_model import import_onnx
+        from burnish.compiler.importers.onnx.model import import_onnx
 
         mod, signature = import_onnx(loaded.content, example_inputs, dynamic, fold=fold)
     return ImportedModel(mod, signature, loaded.hash, loaded.kind, loaded.source)

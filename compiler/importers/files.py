@@ -35,7 +35,7 @@ def load_file(path: str | os.PathLike[str]) -> Any:
     check_memory(size, copies=2)
     if suffix == ".pt2":
         return _load_program(file)
-    from burnish.compiler.importers.onnx_checks import load_onnx
+    from burnish.compiler.importers.onnx.checks import load_onnx
 
     return load_onnx(file)
 

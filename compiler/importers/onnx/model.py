@@ -12,13 +12,8 @@ from onnx import ModelProto
 
 from burnish.compiler.errors import ImportModelError
 from burnish.compiler.importers.memory import check_memory
-from burnish.compiler.importers.onnx_checks import (
-    REFUSED_TYPES,
-    check_supported,
-    check_valid,
-    tensors_of,
-)
-from burnish.compiler.importers.onnx_fold import (
+from burnish.compiler.importers.onnx.checks import check_valid, tensors_of
+from burnish.compiler.importers.onnx.fold import (
     Dim,
     fold,
     inline_functions,
@@ -26,7 +21,9 @@ from burnish.compiler.importers.onnx_fold import (
     pin,
     run_time_inputs,
 )
-from burnish.compiler.importers.onnx_relax import GraphImporter, check_types, numpy_dtype
+from burnish.compiler.importers.onnx.graph import GraphImporter, check_types
+from burnish.compiler.importers.onnx.tvm_converters import REFUSED_TYPES
+from burnish.compiler.importers.onnx.values import numpy_dtype
 from burnish.compiler.importers.tidy import drop_unused
 from burnish.compiler.signature import Signature, TensorSpec, dtype_name
 from burnish.passes.params import with_params
@@ -54,7 +51,6 @@ def import_onnx(
     if fold:
         ready = _fold(ready)
     ready = lift_constants(ready)
-    check_supported(ready)
     inputs = tuple(
         TensorSpec(v.name, shapes[v.name], numpy_dtype(v.type.tensor_type.elem_type))
         for v in declared
@@ -63,7 +59,7 @@ def import_onnx(
     importer = GraphImporter(ready, inputs)
     mod = importer.module()
     if ready.ByteSize() < 2**30:
-        check_types(onnx.shape_inference.infer_shapes(ready), importer._nodes)
+        check_types(onnx.shape_inference.infer_shapes(ready), importer.values)
     mod = drop_unused(with_params(mod, importer.weights))
     order = {spec.name: index for index, spec in enumerate(inputs)}
     arguments = tuple(

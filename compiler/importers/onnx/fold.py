@@ -13,10 +13,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx.inliner
-from onnx import AttributeProto, ModelProto, NodeProto, helper, numpy_helper
+from onnx import ModelProto, helper, numpy_helper
 
 from burnish.compiler.errors import ImportModelError
-from burnish.compiler.importers.onnx_checks import STANDARD, graphs_of
+from burnish.compiler.importers.onnx.checks import graphs_of
+from burnish.compiler.importers.onnx.registry import STANDARD
+from burnish.compiler.importers.onnx.values import constant_of
 
 Dim = int | str
 
@@ -137,7 +139,7 @@ def lift_constants(model: ModelProto) -> ModelProto:
     for graph in graphs_of(top):
         inner = graph is not top
         for node in [n for n in graph.node if n.op_type == "Constant" and n.domain in STANDARD]:
-            array = _constant_value(node)
+            array = constant_of(node.attribute[0]) if node.attribute else None
             if array is not None and node.output[0] not in taken:
                 top.initializer.append(numpy_helper.from_array(array, node.output[0]))
                 taken.add(node.output[0])
@@ -149,22 +151,3 @@ def lift_constants(model: ModelProto) -> ModelProto:
             taken.add(tensor.name)
             graph.initializer.remove(tensor)
     return lifted
-
-
-def _constant_value(node: NodeProto) -> np.ndarray | None:
-    """The tensor of a Constant node; None for strings and sparse tensors."""
-    attribute = next(iter(node.attribute), None)
-    if attribute is None:
-        return None
-    match attribute.name:
-        case "value" if attribute.type == AttributeProto.TENSOR:
-            return numpy_helper.to_array(attribute.t)
-        case "value_float":
-            return np.array(attribute.f, np.float32)
-        case "value_floats":
-            return np.array(attribute.floats, np.float32)
-        case "value_int":
-            return np.array(attribute.i, np.int64)
-        case "value_ints":
-            return np.array(attribute.ints, np.int64)
-    return None

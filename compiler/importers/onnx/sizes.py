@@ -17,6 +17,8 @@ from tvm.sym import Analyzer
 Sizes = np.ndarray  # of int and tirx expressions, dtype object
 
 _ANALYZER = Analyzer()
+# Operators whose TVM converters take a target shape, and the input it is.
+TAKES_SHAPE = {"ConstantOfShape": 0, "Expand": 1}
 
 
 def shape_sizes(expr: relax.Expr) -> Sizes | None:
@@ -25,6 +27,13 @@ def shape_sizes(expr: relax.Expr) -> Sizes | None:
     if not isinstance(expr.ty, relax.TensorType) or not isinstance(shape, relax.ShapeExpr):
         return None
     return _array([_plain(n) for n in shape])
+
+
+def listed(expr: relax.Expr) -> Sizes | None:
+    """The sizes of a written-out shape."""
+    if not isinstance(expr, relax.ShapeExpr):
+        return None
+    return _array([_plain(n) for n in expr.values])
 
 
 def evaluate(op: str, inputs: Sequence[Sizes | None], attrs: dict[str, Any]) -> Sizes | None:

@@ -1,33 +1,28 @@
-"""Converters of ours for ONNX operators where TVM's write more than there is to do.
-
-Each takes (importer, inputs, attributes) and returns a Relax expression, or None to leave the
-node to TVM's converter.
-"""
+"""Clip, Gather, Pow, Slice: where TVM's converters write more than there is to do."""
 
 from __future__ import annotations
-
-from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import tvm
 from tvm import relax
 
-Emit = Callable[[relax.Expr], relax.Var]
-Inputs = Sequence[relax.Expr | None]
+from burnish.compiler.importers.onnx.node import Node
+from burnish.compiler.importers.onnx.registry import converts
+
 op = relax.op
 WHOLE = 10**9  # exporters write an end beyond every size in several ways
 
 
-def clip(emit: Emit, inputs: Inputs, attrs: dict[str, Any]) -> relax.Expr | None:
+@converts("Clip")
+def clip(node: Node) -> relax.Expr | None:
     """Constant limits as ``clip``; TVM's converter tests them for NaN at run time."""
-    x = inputs[0]
+    x = node.input(0)
     if x is None or not str(x.ty.dtype).startswith("float"):
         return None
-    low, high = attrs.get("min", -np.inf), attrs.get("max", np.inf)
-    for index, given in enumerate(inputs[1:3]):
-        if given is not None:
-            limit = value_of(given)
+    low, high = node.attrs.get("min", -np.inf), node.attrs.get("max", np.inf)
+    for index in (0, 1):
+        if node.input(index + 1) is not None:
+            limit = node.value(index + 1)
             if limit is None or limit.size != 1 or np.isnan(limit).any():
                 return None
             low, high = (limit.item(), high) if index == 0 else (low, limit.item())
@@ -42,16 +37,17 @@ def clip(emit: Emit, inputs: Inputs, attrs: dict[str, Any]) -> relax.Expr | None
     return op.clip(x, float(low), float(high))
 
 
-def gather(emit: Emit, inputs: Inputs, attrs: dict[str, Any]) -> relax.Expr | None:
+@converts("Gather")
+def gather(node: Node) -> relax.Expr | None:
     """Rows of a tensor; negative indices count from the end.
 
     Constant indices are made positive here, others at run time. Out of range reads the edge.
     """
-    x, index = inputs[0], inputs[1]
+    x, index = node.inputs
     if x is None or index is None or not isinstance(x.ty, relax.TensorType) or x.ty.shape is None:
         return None
-    axis = int(attrs.get("axis", 0)) % x.ty.ndim
-    size, fixed = x.ty.shape[axis], value_of(index)
+    axis = int(node.attrs.get("axis", 0)) % x.ty.ndim
+    size, fixed = x.ty.shape[axis], node.value(1)
     if fixed is not None and isinstance(size, tvm.tirx.IntImm):
         positive = np.where(fixed < 0, fixed + int(size), fixed)
         if fixed.size and (positive.min() < 0 or positive.max() >= int(size)):
@@ -61,21 +57,23 @@ def gather(emit: Emit, inputs: Inputs, attrs: dict[str, Any]) -> relax.Expr | No
         return None
     dtype = str(index.ty.dtype)
     if not dtype.startswith("uint"):
-        wrapped = emit(op.add(index, relax.const(int(size), dtype)))
-        index = emit(op.where(emit(op.less(index, relax.const(0, dtype))), wrapped, index))
+        wrapped = node.emit(op.add(index, relax.const(int(size), dtype)))
+        below = node.emit(op.less(index, relax.const(0, dtype)))
+        index = node.emit(op.where(below, wrapped, index))
     return op.take(x, index, axis=axis, mode="clip")
 
 
-def slice_(emit: Emit, inputs: Inputs, attrs: dict[str, Any]) -> relax.Expr | None:
+@converts("Slice")
+def slice_(node: Node) -> relax.Expr | None:
     """Ranges with constant limits, in bounds; an open axis taken whole is left alone.
 
     TVM writes ``min(1000000000, batch)`` there, which nothing proves equal to ``batch``.
     """
-    x = inputs[0]
-    given = [attrs.get("starts"), attrs.get("ends"), attrs.get("axes"), None]
-    for index, expr in enumerate(inputs[1:5]):
-        if expr is not None:
-            value = value_of(expr)
+    x = node.input(0)
+    given = [node.attrs.get("starts"), node.attrs.get("ends"), node.attrs.get("axes"), None]
+    for index in range(4):
+        if node.input(index + 1) is not None:
+            value = node.value(index + 1)
             if value is None:
                 return None
             given[index] = value.tolist()
@@ -101,25 +99,13 @@ def slice_(emit: Emit, inputs: Inputs, attrs: dict[str, Any]) -> relax.Expr | No
     return op.strided_slice(x, *parts, assume_inbound=True)
 
 
-def power(emit: Emit, inputs: Inputs, attrs: dict[str, Any]) -> relax.Expr | None:
+@converts("Pow")
+def power(node: Node) -> relax.Expr | None:
     """Squares as products; TVM's ``power`` calls the library function for each element."""
-    x, exponent = inputs[0], inputs[1]
+    x, exponent = node.inputs
     if x is None or exponent is None or not isinstance(x.ty, relax.TensorType):
         return None
-    value = value_of(exponent)
+    value = node.value(1)
     if value is None or value.size != 1 or value.ndim > x.ty.ndim or value.item() != 2:
         return None
     return op.multiply(x, x)
-
-
-def value_of(expr: relax.Expr) -> np.ndarray | None:
-    """The array of a constant, else None."""
-    return expr.value.numpy() if isinstance(expr, tvm.ir.GenericConst) else None
-
-
-CONVERTERS: dict[str, Callable[[Emit, Inputs, dict[str, Any]], relax.Expr | None]] = {
-    "Clip": clip,
-    "Gather": gather,
-    "Pow": power,
-    "Slice": slice_,
-}

@@ -1,0 +1,95 @@
+"""ONNX files: read with their external data, and checked by ONNX's own checker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx
+from onnx import AttributeProto, GraphProto, ModelProto, TensorProto
+
+from burnish.compiler.errors import ImportModelError
+from burnish.compiler.importers.memory import check_memory
+
+CHECKER_LIMIT = 2**31 - 1
+
+
+def load_onnx(file: Path) -> ModelProto:
+    """The model in a file, with external data read from the file's own folder only.
+
+    Raises :class:`ImportModelError` for a file that is truncated or something else, and for
+    external data that is missing or lies outside the folder.
+    """
+    try:
+        model = onnx.load_model(str(file), format="protobuf", load_external_data=False)
+    except Exception as error:
+        raise ImportModelError(f"{file} is no ONNX model, or is truncated: {error}") from error
+    if not model.HasField("graph") or not model.opset_import:
+        raise ImportModelError(f"{file} is no ONNX model: it holds no graph or no operator set")
+    folder, external = file.resolve().parent, 0
+    for tensor in tensors_of(model.graph):
+        if tensor.data_location != TensorProto.EXTERNAL:
+            continue
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        location = entries.get("location", "")
+        data = (folder / location).resolve()
+        if not location or not data.is_relative_to(folder):
+            raise ImportModelError(
+                f"{file}: the external data of {tensor.name!r} is at {location!r}, outside the "
+                "model's folder"
+            )
+        if not data.is_file():
+            raise ImportModelError(
+                f"{file}: the external data file {location!r} of {tensor.name!r} is missing"
+            )
+        external += int(entries.get("length", 0))
+    if external:
+        check_memory(external, copies=3)
+        try:
+            onnx.load_external_data_for_model(model, str(folder))
+        except Exception as error:
+            raise ImportModelError(f"{file}: external data cannot be read: {error}") from error
+    return model
+
+
+def check_valid(model: ModelProto) -> None:
+    """ONNX's own checker, and that the weights are in the model."""
+    for tensor in tensors_of(model.graph):
+        if tensor.data_location == TensorProto.EXTERNAL:
+            raise ImportModelError(
+                f"the weight {tensor.name!r} lies in an external file: pass the path of the model"
+            )
+    if model.ByteSize() >= CHECKER_LIMIT:
+        return
+    try:
+        if any(not o.type.tensor_type.HasField("shape") for o in model.graph.output):
+            # The checker wants output shapes, which exporters leave out and no runtime needs.
+            copy = ModelProto()
+            copy.CopyFrom(model)
+            for out in copy.graph.output:
+                out.type.tensor_type.shape.SetInParent()
+            model = copy
+        onnx.checker.check_model(model)
+    except Exception as error:
+        raise ImportModelError(f"the ONNX checker refuses the model: {error}") from error
+
+
+def graphs_of(graph: GraphProto) -> Iterator[GraphProto]:
+    """The graph and all graphs inside it."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == AttributeProto.GRAPH:
+                yield from graphs_of(attribute.g)
+            for inner in attribute.graphs:
+                yield from graphs_of(inner)
+
+
+def tensors_of(graph: GraphProto) -> Iterator[TensorProto]:
+    """Initializers and tensor attributes, of inner graphs too."""
+    for inner in graphs_of(graph):
+        yield from inner.initializer
+        for node in inner.node:
+            for attribute in node.attribute:
+                if attribute.type == AttributeProto.TENSOR:
+                    yield attribute.t

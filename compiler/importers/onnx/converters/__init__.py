@@ -1,0 +1,1 @@
+"""Converters of ONNX operators, one file a family; see ``registry`` for their form."""

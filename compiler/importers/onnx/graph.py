@@ -1,0 +1,369 @@
+"""ONNX graph -> Relax under the IR convention, node by node.
+
+Float weights become parameters under their initializer names; shapes, axes and other settings
+stay constants (``settings``). A node goes to the rules for sizes, to a converter of ours, to TVM's
+converter, or to the function body of its schema, in this order. Whatever cannot be imported is
+collected, and named in one error at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import onnx
+import tvm
+from onnx import AttributeProto, ModelProto, NodeProto
+from tvm import relax, tirx
+
+from burnish.compiler.errors import ImportModelError
+from burnish.compiler.importers.onnx import bodies, sizes, tvm_converters
+from burnish.compiler.importers.onnx.checks import graphs_of
+from burnish.compiler.importers.onnx.node import Node, attributes, bind_attributes
+from burnish.compiler.importers.onnx.registry import STANDARD, Refused, converter_of
+from burnish.compiler.importers.onnx.settings import FIXED, SETTINGS, settings_of
+from burnish.compiler.importers.onnx.values import constant_of, numpy_dtype, to_array, value_of
+from burnish.compiler.importers.unsupported import unsupported_error
+from burnish.compiler.signature import TensorSpec
+
+WEIGHT_DTYPES = ("float16", "bfloat16", "float32", "float64", "int8", "uint8")
+# Function bodies may use operators that have bodies; none of ONNX's goes deeper than 4.
+DEEPEST = 12
+
+
+class _Missing:
+    """What a node that cannot be imported would have given."""
+
+
+MISSING = _Missing()
+
+
+class GraphImporter:
+    """One import of one graph, with inputs as the signature says.
+
+    ``values`` maps the names in scope to Relax expressions; ``weights`` holds the arrays of the
+    parameters; ``versions`` the operator sets in scope.
+    """
+
+    def __init__(self, model: ModelProto, inputs: tuple[TensorSpec, ...]) -> None:
+        self.model = model
+        self.specs = inputs
+        self.bb = relax.BlockBuilder()
+        self.values: dict[str, Any] = {}
+        self.weights: dict[str, np.ndarray] = {}
+        self.versions = {o.domain: o.version for o in model.opset_import}
+        # Expression -> the sizes it holds; kept alive here, so that its id stays its own.
+        self._sizes: dict[int, tuple[relax.Expr, sizes.Sizes]] = {}
+        self._depth = 0
+        self._found: dict[str, list[str]] = {}
+        self._reasons: dict[str, str] = {}
+
+    def module(self) -> tvm.IRModule:
+        """The module; its weights are in :attr:`weights`."""
+        graph = self.model.graph
+        variables = self._declare_inputs()
+        parameters = self._declare_weights(graph)
+        with self.bb.function(
+            "main", params=[*variables, *parameters], attrs={"num_input": len(variables)}
+        ):
+            self.convert_nodes(graph.node)
+            if self._found:
+                self.bb.emit_func_output(relax.Tuple([]))
+                raise unsupported_error("ONNX", self._found, self._reasons)
+            result = relax.Tuple([self.tensor(value.name) for value in graph.output])
+            self.bb.emit_func_output(result)
+        return relax.transform.ConvertToDataflow(1)(self.bb.get())
+
+    def convert_nodes(self, nodes: Sequence[NodeProto]) -> None:
+        """Convert nodes in order; their results are in :attr:`values` under their names."""
+        for proto in nodes:
+            self._convert(proto)
+
+    @contextmanager
+    def scope(self, names: Mapping[str, Any]) -> Iterator[None]:
+        """Names of an inner graph: those given and all outer ones; forgotten at the end."""
+        outer = self.values
+        self.values = {**outer, **names}
+        try:
+            yield
+        finally:
+            self.values = outer
+
+    def branch(self, graph: onnx.GraphProto, names: Mapping[str, Any]) -> relax.SeqExpr:
+        """An inner graph as a sequence of its own; several outputs are a tuple."""
+        with self.scope(names):
+            self.bb._begin_binding_block()
+            try:
+                self.declare_constants(graph)
+                self.convert_nodes(graph.node)
+                outputs = [self.tensor(value.name) for value in graph.output]
+                result = outputs[0] if len(outputs) == 1 else relax.Tuple(outputs)
+                result = self.bb.emit(result)
+            finally:
+                block = self.bb._end_block()
+        return relax.SeqExpr([block], result)
+
+    def declare_constants(self, graph: onnx.GraphProto) -> None:
+        """The initializers of an inner graph, as constants in scope."""
+        for tensor in graph.initializer:
+            array = to_array(tensor)
+            self.values[tensor.name] = relax.const(array, str(array.dtype))
+
+    def constant(self, expr: Any) -> np.ndarray | None:
+        """The array of an expression that is known at import."""
+        known = value_of(expr)
+        if known is not None or id(expr) not in self._sizes:
+            return known
+        found = self._sizes[id(expr)][1]
+        if any(not isinstance(n, int) for n in found.ravel()):
+            return None
+        return found.astype(str(expr.ty.dtype))
+
+    def sizes_of(self, expr: Any) -> sizes.Sizes | None:
+        """The elements of a small integer tensor as ints and symbols, where they are known."""
+        if id(expr) in self._sizes:
+            return self._sizes[id(expr)][1]
+        array = value_of(expr)
+        return None if array is None else sizes.constant_sizes(array)
+
+    def as_shapes(self, node: Node) -> list[Any]:
+        """A node's inputs, where TVM's converter takes a shape with symbols as a shape."""
+        inputs = list(node.inputs)
+        at = sizes.TAKES_SHAPE.get(node.op)
+        if at is not None and at < len(inputs) and id(inputs[at]) in self._sizes:
+            expr = sizes.to_expr(self._sizes[id(inputs[at])][1])
+            inputs[at] = inputs[at] if expr is None else expr
+        return inputs
+
+    def tensor(self, name: str) -> relax.Expr:
+        """A value in scope."""
+        return self.values[name]
+
+    def _declare_inputs(self) -> list[relax.Var]:
+        symbols: dict[str, tirx.Var] = {}
+        variables = []
+        for index, spec in enumerate(self.specs):
+            shape = [
+                symbols.setdefault(n, tirx.Var(n, "int64")) if isinstance(n, str) else n
+                for n in spec.shape
+            ]
+            name = "".join(c if c.isalnum() else "_" for c in spec.name)
+            name = name if name[:1].isalpha() else f"input_{index}_{name}"
+            self.values[spec.name] = relax.Var(name, relax.TensorType(shape, spec.dtype))
+            variables.append(self.values[spec.name])
+        return variables
+
+    def _declare_weights(self, graph: onnx.GraphProto) -> list[relax.Var]:
+        settings = settings_of(graphs_of(graph), SETTINGS, FIXED)
+        parameters = []
+        for tensor in graph.initializer:
+            array = to_array(tensor)
+            if is_weight(array) and tensor.name not in settings:
+                self.weights[tensor.name] = array
+                ty = relax.TensorType(list(array.shape), str(array.dtype))
+                self.values[tensor.name] = relax.Var(tensor.name, ty)
+                parameters.append(self.values[tensor.name])
+            else:
+                self.values[tensor.name] = relax.const(array, str(array.dtype))
+        return parameters
+
+    def _convert(self, proto: NodeProto) -> None:
+        where = proto.name or next((name for name in proto.output if name), proto.op_type)
+        try:
+            results = self._results(proto, where)
+        except Refused as refusal:
+            name = f"{proto.domain or 'ai.onnx'}.{proto.op_type}"
+            self._found.setdefault(name, []).append(where)
+            if str(refusal):
+                self._reasons[name] = str(refusal)
+            results = (MISSING,) * len(proto.output)
+        wanted = [index for index, name in enumerate(proto.output) if name]
+        if len(results) <= max(wanted, default=-1):
+            raise ImportModelError(
+                f"{proto.op_type} at {where}: its converter gives {len(results)} results, the "
+                f"node has {len(proto.output)}",
+                op=proto.op_type,
+            )
+        for index in wanted:
+            self.values[proto.output[index]] = self._bound(results[index])
+
+    def _bound(self, value: Any) -> Any:
+        """A result as a variable or constant, so that what is used twice is computed once."""
+        if not isinstance(value, relax.Expr):
+            return value
+        if isinstance(value, relax.ShapeExpr | relax.Tuple) or value_of(value) is not None:
+            known = sizes.listed(value)
+            if known is None:
+                return value
+            value = self.bb.emit(sizes.to_tensor(known, "int64"))
+            self._sizes[id(value)] = (value, known)
+            return value
+        if isinstance(value, relax.Var):
+            if isinstance(value.ty, relax.ShapeType):
+                return self.bb.emit(relax.op.shape_to_tensor(value))
+            return value
+        value = self.bb.normalize(value)
+        if isinstance(value.ty, relax.ShapeType):
+            value = relax.op.shape_to_tensor(value)
+        return self.bb.emit(value) if not isinstance(value, relax.Tuple) else value
+
+    def _results(self, proto: NodeProto, where: str) -> tuple[Any, ...]:
+        domain = "" if proto.domain in STANDARD else proto.domain
+        version = self._version(domain)
+        if domain == "" and proto.op_type == "Constant":
+            return (self._constant(proto),)
+        own = converter_of(domain, proto.op_type, version)
+        by_tvm = tvm_converters.has_converter(proto.op_type, domain)
+        if own is None and not by_tvm and not bodies.has_body(proto.op_type, domain, version):
+            raise Refused("" if domain == "" else f"the domain {domain!r} has no such converter")
+        inputs = [self.values[name] if name else None for name in proto.input]
+        if any(value is MISSING for value in inputs):
+            return (MISSING,) * len(proto.output)
+        node = Node(
+            proto.op_type, domain, version, where, inputs, list(proto.output), attributes(proto),
+            proto, self,
+        )  # fmt: skip
+        try:
+            found = self._over_sizes(node)
+            found = own(node) if found is None and own is not None else found
+        except (ImportModelError, Refused):
+            raise
+        except Exception as error:
+            raise ImportModelError(
+                f"{proto.op_type} at {where}: {error}", op=proto.op_type
+            ) from error
+        if found is None:
+            found = self._otherwise(node, by_tvm=by_tvm)
+        return found if isinstance(found, tuple) else (found,)
+
+    def _otherwise(self, node: Node, *, by_tvm: bool) -> Any:
+        """What TVM's converter gives, or the body of the operator's schema."""
+        reason: Refused | None = None
+        if by_tvm:
+            try:
+                return tvm_converters.convert(node)
+            except Refused as refused:
+                reason = refused
+            except ImportModelError:
+                raise
+            except Exception as error:  # noqa: BLE001 - a private converter raises anything
+                reason = Refused(_essence(error))
+        body = bodies.function_body(node.proto, node.domain, node.version, node.inputs)
+        if body is None:
+            raise reason or Refused("this form of it has no converter")
+        return self.call_function(node, body)
+
+    def call_function(self, node: Node, body: onnx.FunctionProto) -> tuple[Any, ...]:
+        """The results of a function's body on the node's inputs."""
+        if self._depth >= DEEPEST:
+            raise ImportModelError(
+                f"{node.op} at {node.name}: functions call each other {DEEPEST} deep", op=node.op
+            )
+        given: dict[str, AttributeProto] = bodies.default_attributes(
+            node.proto, node.domain, node.version
+        )
+        found = len(self._found)
+        outer, versions = self.values, self.versions
+        self._depth += 1
+        self.values = dict(zip(body.input, [*node.inputs, *[None] * len(body.input)], strict=False))
+        self.versions = {**versions, **{o.domain: o.version for o in body.opset_import}}
+        try:
+            self.convert_nodes([bind_attributes(inner, given) for inner in body.node])
+            results = tuple(self.values.get(name) for name in body.output)
+        finally:
+            self.values, self.versions = outer, versions
+            self._depth -= 1
+        if len(self._found) > found:
+            return (MISSING,) * len(node.outputs)
+        return results
+
+    def _version(self, domain: str) -> int:
+        for name in STANDARD if domain == "" else (domain,):
+            if name in self.versions:
+                return self.versions[name]
+        return 1
+
+    def _constant(self, proto: NodeProto) -> relax.Expr:
+        array = constant_of(proto.attribute[0]) if proto.attribute else None
+        if array is None:
+            raise Refused("constants of strings have no form in TVM")
+        return relax.const(array, str(array.dtype))
+
+    def _over_sizes(self, node: Node) -> relax.Expr | None:
+        """A node that computes sizes, or shapes something by them; None for every other."""
+        if node.domain != "":
+            return None
+        if node.op == "Shape":
+            found = sizes.shape_sizes(node.inputs[0])
+            if found is not None:
+                found = found[node.attrs.get("start") : node.attrs.get("end")]
+        elif any(id(expr) in self._sizes for expr in node.inputs):
+            given = [self.sizes_of(expr) for expr in node.inputs]
+            found = sizes.evaluate(node.op, given, node.attrs)
+            if found is None:
+                return self._reshaped(node, given)
+        else:
+            return None
+        if found is None:
+            return None
+        if node.op in ("Shape", "Cast"):
+            dtype = "int32" if node.attrs.get("to") == onnx.TensorProto.INT32 else "int64"
+        else:
+            dtype = node.dtype()
+        expr = self.bb.normalize(sizes.to_tensor(found, dtype))
+        expr = expr if value_of(expr) is not None else self.bb.emit(expr)
+        self._sizes[id(expr)] = (expr, found)
+        return expr
+
+    def _reshaped(self, node: Node, given: list[sizes.Sizes | None]) -> relax.Expr | None:
+        """Reshape to known sizes."""
+        if node.op != "Reshape":
+            return None
+        wanted, shape = given[1], sizes.shape_sizes(node.inputs[0])
+        if wanted is None or shape is None:
+            return None
+        zero = bool(node.attrs.get("allowzero", 0))
+        target = sizes.reshape_target(wanted, shape.tolist(), zero)
+        return relax.op.reshape(node.inputs[0], target)
+
+
+def _essence(error: Exception) -> str:
+    """The first line of an error that says something."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"TVM's converter: {lines[-1] if lines else type(error).__name__}"[:300]
+
+
+def is_weight(array: np.ndarray) -> bool:
+    """Whether an initializer is a weight by its values: numbers that are no index and no scalar."""
+    return str(array.dtype) in WEIGHT_DTYPES and array.size > 1
+
+
+def check_types(model: ModelProto, nodes: Mapping[str, Any]) -> None:
+    """Refuse a result whose type is not the one ONNX gives it; such converters are wrong."""
+    for value in [*model.graph.value_info, *model.graph.output]:
+        expr, want = nodes.get(value.name), value.type.tensor_type
+        if not isinstance(expr, relax.Expr) or not want.elem_type:
+            continue
+        if not isinstance(expr.ty, relax.TensorType):
+            continue
+        got, dtype = str(expr.ty.dtype), numpy_dtype(want.elem_type)
+        if got != dtype:
+            raise ImportModelError(
+                f"the converter of the node that makes {value.name!r} gives {got}, "
+                f"ONNX says {dtype}"
+            )
+        shape = expr.ty.shape
+        if not want.HasField("shape") or not isinstance(shape, relax.ShapeExpr):
+            continue
+        declared = [d.dim_value if d.HasField("dim_value") else None for d in want.shape.dim]
+        found = [int(n) if isinstance(n, tirx.IntImm) else None for n in shape]
+        same = len(declared) == len(found) and all(
+            None in pair or pair[0] == pair[1] for pair in zip(declared, found, strict=True)
+        )
+        if not same:
+            raise ImportModelError(
+                f"the converter of the node that makes {value.name!r} gives shape {found}, ONNX "
+                f"says {declared}"
+            )

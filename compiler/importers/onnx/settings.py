@@ -1,0 +1,80 @@
+"""Inputs that set a shape or an attribute: the only ones whose values are read at import.
+
+The rule: what SETTINGS names becomes a constant where it is an initializer, or a graph input whose
+value the caller gives at import as a plain number or as ``Fixed``. What FIXED names becomes one
+only as an initializer. Every other initializer of floats or bytes with more than one element is a
+weight, a parameter of the module, and every other graph input stays an input of the compiled model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import onnx
+
+# Operator of ai.onnx -> positions of inputs that are settings.
+SETTINGS: dict[str, tuple[int, ...]] = {
+    "AffineGrid": (1,),
+    "BlackmanWindow": (0,),
+    "CenterCropPad": (1,),
+    "Col2Im": (1, 2),
+    "ConstantOfShape": (0,),
+    "CumProd": (1,),
+    "CumSum": (1,),
+    "DFT": (1, 2),
+    "Dropout": (1, 2),
+    "Expand": (1,),
+    "HammingWindow": (0,),
+    "HannWindow": (0,),
+    "MaxUnpool": (2,),
+    "MelWeightMatrix": (0, 1, 2, 3, 4),
+    "NonMaxSuppression": (2,),
+    "OneHot": (1,),
+    "Pad": (1, 3),
+    "Range": (0, 1, 2),
+    "ReduceL1": (1,),
+    "ReduceL2": (1,),
+    "ReduceLogSum": (1,),
+    "ReduceLogSumExp": (1,),
+    "ReduceMax": (1,),
+    "ReduceMean": (1,),
+    "ReduceMin": (1,),
+    "ReduceProd": (1,),
+    "ReduceSum": (1,),
+    "ReduceSumSquare": (1,),
+    "Reshape": (1,),
+    "Resize": (1, 2, 3),
+    "STFT": (1, 3),
+    "Slice": (1, 2, 3, 4),
+    "Split": (1,),
+    "SplitToSequence": (1,),
+    "Squeeze": (1,),
+    "Tile": (1,),
+    "TopK": (1,),
+    "Trilu": (1,),
+    "Unsqueeze": (1,),
+    "Upsample": (1,),
+}
+
+# Positions of inputs that may change from call to call, but are written into the code where they
+# are initializers.
+FIXED: dict[str, tuple[int, ...]] = {
+    "Clip": (1, 2),
+    "DequantizeLinear": (1, 2),
+    "NonMaxSuppression": (3, 4),
+    "OneHot": (2,),
+    "Pad": (2,),
+    "QuantizeLinear": (1, 2),
+}
+
+
+def settings_of(graphs: Iterator[onnx.GraphProto], *tables: dict[str, tuple[int, ...]]) -> set[str]:
+    """Names that some node of these graphs takes at a position of these tables."""
+    return {
+        node.input[position]
+        for graph in graphs
+        for node in graph.node
+        for table in tables
+        for position in table.get(node.op_type, ())
+        if position < len(node.input) and node.input[position]
+    }
