@@ -85,7 +85,8 @@ def import_model(
     constant of the imported model.
 
     ``dynamic`` leaves sizes open: ``{"input_ids": {0: "batch", 1: "seq"}}``. One name is one
-    size. For torch models ``torch.export.Dim`` objects may stand for names.
+    size. For torch models ``torch.export.Dim`` objects, with limits, may stand for names, and
+    what is said of an argument follows its nesting (:mod:`.pytorch.dynamic`).
 
     ``fold=False`` switches off the pre-pass over ONNX models that fixes sizes and folds constants
     with ONNX Runtime.

@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 from burnish.compiler import trees
 from burnish.compiler.errors import ImportModelError
 from burnish.compiler.importers.memory import check_memory
+from burnish.compiler.importers.pytorch.dynamic import by_argument, label, open_axes
 from burnish.compiler.importers.pytorch.export import decompose, export
 from burnish.compiler.importers.pytorch.symbols import SymbolTable
 from burnish.compiler.importers.pytorch.translator import Translator
@@ -54,7 +55,7 @@ def import_program(
     """
     program = decompose(program)
     _refuse_state(program)
-    symbols = _symbols(program, names, dynamic or {})
+    symbols = _symbols(program, names, dynamic)
     mod, weights = Translator(program, symbols).translate()
     signature = _signature(program, names, symbols)
     mod = with_params(mod, {name: to_tvm(tensor) for name, tensor in weights.items()})
@@ -143,32 +144,44 @@ def _signature(
     return Signature(tuple(inputs), tuple(outputs), arguments, tree, symbols.limits())
 
 
-def _symbols(
-    program: ExportedProgram, names: list[str] | None, dynamic: Mapping[str, Any]
-) -> SymbolTable:
-    """The table under the names that ``dynamic`` gives to sizes of plain tensor arguments.
+def _symbols(program: ExportedProgram, names: list[str] | None, dynamic: Any) -> SymbolTable:
+    """The table under the names that ``dynamic`` gives to open sizes.
 
     A smallest size of 2 becomes 1: it is where torch.export starts to trace, not a limit of the
     model; torch itself widens it for a named ``Dim``.
     """
     ranges: dict[str, tuple[int, int | None]] = {}
     for symbol, limits in program.range_constraints.items():
-        upper = str(limits.upper)
-        ranges[str(symbol)] = (int(limits.lower), int(upper) if upper.isdigit() else None)
+        low, upper = int(limits.lower), str(limits.upper)
+        ranges[str(symbol)] = (1 if low <= 2 else low, int(upper) if upper.isdigit() else None)
     chosen: dict[str, str] = {}
-    placeholders = {n.name: n for n in program.graph.nodes if n.op == "placeholder"}
-    for name in names or []:
-        spec, node = dynamic.get(name), placeholders.get(name)
-        value = node.meta.get("val") if node is not None else None
-        if spec is None or not isinstance(value, torch.Tensor):
-            continue
-        for axis, dim in spec.items() if isinstance(spec, Mapping) else enumerate(spec):
-            label = dim if isinstance(dim, str) else getattr(dim, "__name__", None)
-            size = value.shape[axis] if dim is not None else None
-            if label and isinstance(size, torch.SymInt) and size.node.expr.is_symbol:
-                symbol = str(size.node.expr)
-                chosen[symbol] = label
-                low, high = ranges.get(symbol, (0, None))
-                ranges[symbol] = (max(1, getattr(dim, "min", 1 if low <= 2 else low)), high)
+    specs = by_argument(dynamic, names) if names else {}
+    held = {node.name: node.meta.get("val") for node in program.graph.nodes}
+    tensors: list[Any] = [
+        held[spec.arg.name]
+        for spec in program.graph_signature.input_specs
+        if spec.kind is InputKind.USER_INPUT and isinstance(spec.arg, TensorArgument)
+    ]
+    for name, node, _ in _argument_nodes(program, names) if specs else []:
+        for leaf, axes in open_axes(node, specs.get(name), name, _is_leaf):
+            for axis, size in axes.items():
+                found, named = tensors[leaf.index].shape[axis], label(size)
+                if named and isinstance(found, torch.SymInt) and found.node.expr.is_symbol:
+                    symbol = str(found.node.expr)
+                    chosen[symbol] = named
+                    ranges[symbol] = _narrower(ranges.get(symbol, (1, None)), size)
     used = {s: r for s, r in ranges.items() if s.isidentifier()}
     return SymbolTable(chosen, used)
+
+
+def _is_leaf(value: Any) -> bool:
+    return isinstance(value, trees.Leaf)
+
+
+def _narrower(found: tuple[int, int | None], size: Any) -> tuple[int, int | None]:
+    """torch's range of a size, within the limits that the user's ``Dim`` gives."""
+    low, high = max(found[0], int(getattr(size, "min", 1) or 1)), found[1]
+    upper = str(getattr(size, "max", ""))
+    if upper.isdigit():
+        high = int(upper) if high is None else min(high, int(upper))
+    return low, high

@@ -5,15 +5,18 @@ from __future__ import annotations
 import inspect
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch.export import Dim, ExportedProgram, default_decompositions
+from torch.export import ExportedProgram, default_decompositions
 
 from burnish.compiler.errors import ImportModelError
+from burnish.compiler.importers.pytorch.dynamic import OpenSizes, arranged, register_dataclasses
+from burnish.compiler.importers.unsupported import SHOWN
 
 _aten = torch.ops.aten
 
@@ -51,28 +54,35 @@ def export(
     """
     args, kwargs = split_examples(model, example_inputs)
     names = _argument_names(model, args, kwargs)
-    shapes = None
-    if dynamic:
-        unknown = [name for name in dynamic if name not in names]
-        if unknown:
-            raise ImportModelError(
-                f"dynamic names the input {unknown[0]!r}; the model's inputs are: "
-                + ", ".join(names)
-            )
-        dims: dict[str, Any] = {}
-        shapes = {name: _with_dims(dynamic.get(name), dims) for name in names}
-        values = _without_size_one([*args, *kwargs.values()], [dynamic.get(name) for name in names])
-        args = tuple(values[: len(args)])
-        kwargs = dict(zip(kwargs, values[len(args) :], strict=True))
-    with _eval_mode(model):
+    values = dict(zip(names, [*args, *kwargs.values()], strict=True))
+    register_dataclasses(list(values.values()))
+    sizes = OpenSizes(values, dynamic)
+    values = sizes.examples(values)
+    given = _Call(model, len(args), list(kwargs), values)
+    with _eval_mode(model), _outputs_known(model):
         try:
-            program = _trace(model, args, kwargs, shapes)
+            program = _trace(given, sizes if sizes.dims or sizes.specs else None)
         except Exception as error:
             hint = " (dynamic=...)" if dynamic else ""
             raise ImportModelError(
                 f"torch.export refused the model{hint}: {_reason(error)}"
             ) from error
     return program, names
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A module and how it is called: ``values`` by argument, the first ``count`` by position."""
+
+    model: torch.nn.Module
+    count: int
+    keywords: list[str]
+    values: dict[str, Any]
+
+    def split(self, values: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """What is given for each argument, as positional and keyword arguments."""
+        flat = list(values.values())
+        return tuple(flat[: self.count]), dict(zip(self.keywords, flat[self.count :], strict=True))
 
 
 def decompose(program: ExportedProgram) -> ExportedProgram:
@@ -139,44 +149,23 @@ def _argument_names(
     return names[: len(args)] + list(kwargs)
 
 
-def _with_dims(spec: Any, dims: dict[str, Any]) -> Any:
-    """Names replaced by one ``Dim`` each, shared between inputs."""
-    if isinstance(spec, str):
-        if not spec.isidentifier():
-            raise ImportModelError(f"a dynamic size needs a name like 'batch', got {spec!r}")
-        return dims.setdefault(spec, Dim(spec))
-    if isinstance(spec, Mapping):
-        return {key: _with_dims(item, dims) for key, item in spec.items()}
-    if isinstance(spec, (tuple, list)):
-        return type(spec)(_with_dims(item, dims) for item in spec)
-    return spec
-
-
-def _trace(
-    model: torch.nn.Module,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    shapes: dict[str, Any] | None,
-) -> ExportedProgram:
+def _trace(call: _Call, sizes: OpenSizes | None) -> ExportedProgram:
     """Export; sizes that the model limits (by a table of positions) again with torch's range."""
+    args, kwargs = call.split(call.values)
+
+    def exported(free: frozenset[str]) -> ExportedProgram:
+        shapes = None
+        if sizes is not None:
+            shapes = arranged(call.model, *call.split(sizes.shapes(call.values, free)))
+        return torch.export.export(call.model, args, kwargs, dynamic_shapes=shapes)
+
     try:
-        return torch.export.export(model, args, kwargs, dynamic_shapes=shapes)
+        return exported(frozenset())
     except Exception as error:
         violated = re.search(r"Constraints violated \((.*?)\)", str(error))
-        if shapes is None or violated is None:
+        if sizes is None or violated is None:
             raise
-        limited = {name.strip() for name in violated[1].split(",")}
-        free = {name: _freed(spec, limited) for name, spec in shapes.items()}
-        return torch.export.export(model, args, kwargs, dynamic_shapes=free)
-
-
-def _freed(spec: Any, names: set[str]) -> Any:
-    """The dims of these names replaced by ``Dim.DYNAMIC``."""
-    if isinstance(spec, Mapping):
-        return {key: _freed(item, names) for key, item in spec.items()}
-    if isinstance(spec, (tuple, list)):
-        return type(spec)(_freed(item, names) for item in spec)
-    return Dim.DYNAMIC if getattr(spec, "__name__", None) in names else spec
+        return exported(frozenset(name.strip() for name in violated[1].split(",")))
 
 
 def _reason(error: Exception) -> str:
@@ -184,46 +173,38 @@ def _reason(error: Exception) -> str:
     return str(error).partition("The error above occurred")[0].strip()
 
 
-def _without_size_one(values: list[Any], specs: list[Any]) -> list[Any]:
-    """Examples of size 1 along a dynamic axis, doubled: torch.export takes 1 for a constant."""
-    result = []
-    for value, spec in zip(values, specs, strict=True):
-        for axis in _axes(value, spec):
-            if value.shape[axis] == 1:
-                value = torch.cat([value, value], dim=axis)
-        result.append(value)
-    return result
-
-
-def _axes(value: Any, spec: Any) -> Iterator[int]:
-    if not isinstance(value, torch.Tensor) or spec is None:
-        return
-    pairs = spec.items() if isinstance(spec, Mapping) else enumerate(spec)
-    for axis, dim in pairs:
-        if dim is None or isinstance(dim, int):
-            continue
-        if not isinstance(axis, int) or not -value.ndim <= axis < value.ndim:
-            raise ImportModelError(
-                f"dynamic names axis {axis!r} of an input of shape {tuple(value.shape)}"
-            )
-        yield axis
+@contextmanager
+def _outputs_known(model: torch.nn.Module) -> Iterator[None]:
+    """Dataclasses that the model returns are made known to torch as they come."""
+    hook = model.register_forward_hook(lambda _model, _args, output: register_dataclasses(output))
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 @contextmanager
 def _eval_mode(model: torch.nn.Module) -> Iterator[None]:
-    training = [module for module in model.modules() if module.training]
+    """Eval mode with a warning that names what was not in it, and the model as it was after."""
+    training = [(name, module) for name, module in model.named_modules() if module.training]
     if training:
         warnings.warn(
-            "the model is in training mode; it is imported as in model.eval(), so dropout and "
-            "batch norm behave as in inference",
+            f"{_in_training(model, [name for name, _ in training])}; it is imported as in "
+            "model.eval(), so dropout and batch norm behave as in inference",
             stacklevel=5,
         )
-    switch: Callable[[torch.nn.Module, bool], None] = lambda m, on: setattr(m, "training", on)  # noqa: E731
-    for module in training:
-        switch(module, False)
+    for _, module in training:
+        module.training = False
     try:
         with torch.no_grad():
             yield
     finally:
-        for module in training:
-            switch(module, True)
+        for _, module in training:
+            module.training = True
+
+
+def _in_training(model: torch.nn.Module, names: list[str]) -> str:
+    if model.training:
+        return "the model is in training mode"
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"{', '.join(names[:SHOWN])}{more} of the model are in training mode"

@@ -8,7 +8,7 @@ from typing import Any
 import sympy  # type: ignore[import-untyped]
 import torch
 from tvm import relax, tirx
-from tvm.sym import Analyzer
+from tvm.sym import Analyzer, ConstIntBound
 
 from burnish.compiler.errors import ImportModelError
 
@@ -89,12 +89,23 @@ class SymbolTable:
             return int(a) == int(b)
         return bool(self.analyzer.can_prove_equal(a, b))
 
+    def _variable(self, symbol: str) -> tirx.Var:
+        """The variable of one of torch's symbols, its range known to the analyzer."""
+        name = self.name(symbol)
+        if name not in self.variables:
+            var = self.variables[name] = tirx.Var(name, _INT64)
+            low, high = self.limits().get(name, (None, None))
+            if low is not None:
+                self.analyzer.update(
+                    var, ConstIntBound(low, ConstIntBound.POS_INF if high is None else high)
+                )
+        return self.variables[name]
+
     def _convert(self, expr: sympy.Expr) -> Any:
         if isinstance(expr, sympy.Integer):
             return tirx.IntImm(_INT64, int(expr))
         if isinstance(expr, sympy.Symbol):
-            name = self.name(str(expr))
-            return self.variables.setdefault(name, tirx.Var(name, _INT64))
+            return self._variable(str(expr))
         parts = [self._convert(part) for part in expr.args]
         kind = type(expr).__name__
         if isinstance(expr, (sympy.Add, sympy.Mul)):
@@ -111,7 +122,8 @@ class SymbolTable:
             total = parts[0]
             for part in parts[1:]:
                 total = pick(total, part)
-            return total
+            # Within the ranges: ``min(s, 64)`` is ``s`` where s is at most 64.
+            return self.analyzer.simplify(total)
         if isinstance(expr, sympy.Pow) and isinstance(expr.exp, sympy.Integer) and expr.exp > 0:
             total = parts[0]
             for _ in range(int(expr.exp) - 1):
