@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from burnish.compiler.profile.run import profile
     from burnish.compiler.registry import (
         register_calibration,
+        register_converter,
         register_evaluator,
         register_pass,
     )
@@ -52,6 +53,7 @@ _WHERE = {
     "optimize": "burnish.compiler.driver",
     "profile": "burnish.compiler.profile.run",
     "register_calibration": "burnish.compiler.registry",
+    "register_converter": "burnish.compiler.registry",
     "register_evaluator": "burnish.compiler.registry",
     "register_pass": "burnish.compiler.registry",
     "tune": "burnish.compiler.driver",
@@ -92,6 +94,7 @@ __all__ = [
     "optimize",
     "profile",
     "register_calibration",
+    "register_converter",
     "register_evaluator",
     "register_pass",
     "tune",

@@ -30,7 +30,7 @@ import torch
 import tvm
 
 import burnish
-from burnish.compiler import environment
+from burnish.compiler import environment, registry
 from burnish.compiler.config import CompileConfig
 from burnish.compiler.importers import LoadedModel
 from burnish.compiler.importers.tensors import to_numpy
@@ -55,6 +55,8 @@ def cache_key(
 ) -> str:
     """The key, in hexadecimal; :class:`NotCachedError` where there is none."""
     _check(target, config)
+    if loaded.kind == "torch" and registry.converters:
+        raise NotCachedError("converters of your own are registered, whose code may change")
     measured = config.do_no_harm and bool(config.prune or config.quantize)
     parts = {
         "schema": SCHEMA,

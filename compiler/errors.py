@@ -64,12 +64,19 @@ class ImportModelError(BurnishError):
 
 @dataclass(frozen=True)
 class UnsupportedOperator:
-    """One operator the importer has no converter for; ``nodes`` are node or module names."""
+    """One operator the importer has no converter for; ``nodes`` are node or module names.
+
+    ``shapes`` and ``sources`` say, where they are known, what each of ``nodes`` works on and the
+    line of the user's code that calls it; ``remedy`` is what to do.
+    """
 
     name: str
     count: int
     nodes: tuple[str, ...]
     reason: str = "no converter"
+    shapes: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+    remedy: str = ""
 
 
 class UnsupportedOperatorError(ImportModelError):

@@ -1,4 +1,4 @@
-"""Passes, evaluations and calibration sets of the user's own, known by name.
+"""Passes, evaluations, calibration sets and converters of the user's own, known by name.
 
 A recipe file can say only these names, never an import path: reading one runs no code.
 """
@@ -25,6 +25,10 @@ Calibration = Sequence[tuple[Any, ...]]
 PHASES = ("import", "clean", "prune", "quantize", "precision", "partition", "lower", "fuse")
 """Phases of the pipeline in order. An extra pass runs at the end of the phase it names."""
 
+OperatorConverter = Callable[..., Any]
+"""Takes a ``relax.BlockBuilder`` and the arguments of an operator, gives Relax expressions."""
+
+OPERATOR = re.compile(r"\w+::\w+(\.\w+)?")
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 T = TypeVar("T")
 
@@ -111,6 +115,50 @@ def register_calibration(name: str, data: Calibration, *, replace: bool = False)
     calibrations.add(name, data, replace=replace)
 
 
+def register_converter(name: str, fn: OperatorConverter, *, replace: bool = False) -> None:
+    """Make ``fn`` what a PyTorch operator becomes: ``"my::op"``, or one overload, ``"my::op.out"``.
+
+    ``fn(builder, ...)`` gets TVM's block builder, then the arguments of the operator as its schema
+    orders them, defaults filled in: tensors as Relax expressions, the rest as Python values. It
+    returns a Relax expression, or a tuple with one for each result; each is held to the shape and
+    the dtype that torch recorded. A registered operator is kept whole, and goes before Burnish's
+    own converter.
+
+    Raises :class:`ConfigError` for a function that cannot be called, an operator that torch does
+    not know, and one registered already, unless ``replace``.
+    """
+    if not callable(fn):
+        raise ConfigError(f"the converter of {name!r} must be callable, got {type(fn).__name__}")
+    _check_operator(name)
+    if name in converters and not replace:
+        raise ConfigError(
+            f"a converter of {name!r} is registered already; pass replace=True to change it"
+        )
+    converters[name] = fn
+
+
+def _check_operator(name: object) -> None:
+    """Raise :class:`ConfigError` unless torch has an operator of this name."""
+    import torch
+
+    if not isinstance(name, str) or not OPERATOR.fullmatch(name):
+        raise ConfigError(f"{name!r} names no PyTorch operator: write it like 'my::op'")
+    known = set(torch._C._dispatch_get_all_op_names())  # the default overload has no suffix
+    plain = name.removesuffix(".default")
+    if plain in known or any(other.startswith(f"{name}.") for other in known):
+        return
+    space = name.partition("::")[0]
+    inside = {other.partition(".")[0] for other in known if other.startswith(f"{space}::")}
+    spaces = {other.partition("::")[0] for other in known}
+    why = f"and no namespace {space!r}{near(space, spaces)}"
+    if inside:
+        why = f"in the namespace {space!r}{near(plain, inside)}"
+    raise ConfigError(
+        f"torch knows no operator {name!r} {why}; define it before its converter, with "
+        "torch.library.custom_op"
+    )
+
+
 def check_phase(phase: str) -> None:
     """Raise :class:`ConfigError` unless the pipeline has this phase."""
     if phase not in PHASES:
@@ -143,3 +191,5 @@ def near(name: str, known: Iterable[str]) -> str:
 passes: Names[RegisteredPass] = Names("pass", "register_pass")
 evaluators: Names[Evaluator] = Names("evaluation", "register_evaluator")
 calibrations: Names[Calibration] = Names("calibration set", "register_calibration")
+converters: dict[str, OperatorConverter] = {}
+"""By the name of the PyTorch operator."""

@@ -228,7 +228,8 @@ class Calls(nn.Module):
 def test_every_unsupported_operator_is_listed() -> None:
     class Inner(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return torch.special.bessel_j0(x) + torch.igamma(x, x)
+            pooled = F.avg_pool2d(x, 2, divisor_override=3)  # a form that has no converter
+            return torch.special.bessel_j0(x)[:, :, :2, :2] + torch.igamma(pooled, pooled)
 
     class Outer(nn.Module):
         def __init__(self) -> None:
@@ -239,12 +240,21 @@ def test_every_unsupported_operator_is_listed() -> None:
             return torch.special.bessel_j0(self.inner(x))
 
     with pytest.raises(UnsupportedOperatorError) as caught:
-        import_model(Outer().eval(), (torch.ones(3),))
-    assert "2 torch operators cannot be imported" in str(caught.value)
+        import_model(Outer().eval(), (torch.ones(1, 1, 4, 4),))
+    text = str(caught.value)
+    assert "3 torch operators cannot be imported:\naten.avg_pool2d.default x1: divisor" in text
     found = {item.name: item for item in caught.value.operators}
-    assert found["aten.special_bessel_j0.default"].count == 2
-    assert found["aten.special_bessel_j0.default"].nodes[0].startswith("inner:")
+    bessel = found["aten.special_bessel_j0.default"]
+    assert bessel.count == 2
+    assert bessel.nodes[0].startswith("inner:")
+    assert bessel.shapes == ("(float32[1, 1, 4, 4])", "(float32[1, 1, 2, 2])")
+    assert bessel.sources[1].startswith("test_import_torch.py:")
+    assert bessel.sources[1].endswith("in forward: return torch.special.bessel_j0(self.inner(x))")
+    assert "burnish.register_converter('aten::special_bessel_j0', fn)" in bessel.remedy
+    for part in (*bessel.nodes, *bessel.shapes, *bessel.sources, bessel.remedy):
+        assert part in text
     assert found["aten.igamma.default"].count == 1
+    assert found["aten.avg_pool2d.default"].reason.startswith("divisor_override has no converter")
 
 
 class Remembers(nn.Module):
@@ -275,7 +285,7 @@ class Remembers(nn.Module):
             Calls(lambda x: F.avg_pool2d(x, 2, divisor_override=3)),
             (torch.ones(1, 1, 4, 4),),
             None,
-            "avg_pool2d.*divisor_override has no converter",
+            r"avg_pool2d.*divisor_override has no converter",
         ),
         (
             Calls(lambda x: F.interpolate(x, scale_factor=1.7, mode="bilinear")),

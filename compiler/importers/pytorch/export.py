@@ -15,6 +15,7 @@ import torch
 from torch.export import ExportedProgram, default_decompositions
 
 from burnish.compiler.errors import ImportModelError
+from burnish.compiler.importers.pytorch.custom import kept_whole
 from burnish.compiler.importers.pytorch.dynamic import OpenSizes, arranged, register_dataclasses
 from burnish.compiler.importers.unsupported import SHOWN
 
@@ -88,7 +89,7 @@ class _Call:
 def decompose(program: ExportedProgram) -> ExportedProgram:
     """Core operators, but for those kept whole."""
     table = default_decompositions()
-    for op in KEPT_WHOLE:
+    for op in (*KEPT_WHOLE, *kept_whole()):
         table.pop(op, None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)

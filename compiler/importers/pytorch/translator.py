@@ -22,9 +22,11 @@ from tvm.relax.frontend.torch.exported_program_translator import ExportedProgram
 
 from burnish.compiler.errors import ImportModelError
 from burnish.compiler.importers.pytorch.converters import CONVERTERS, Converter
+from burnish.compiler.importers.pytorch.custom import convert, registered
+from burnish.compiler.importers.pytorch.places import unsupported
 from burnish.compiler.importers.pytorch.symbols import SymbolTable
 from burnish.compiler.importers.tensors import to_tvm, torch_dtype
-from burnish.compiler.importers.unsupported import unsupported_error
+from burnish.compiler.importers.unsupported import NO_CONVERTER, listed
 
 
 class Translator(ExportedProgramImporter):
@@ -36,6 +38,8 @@ class Translator(ExportedProgramImporter):
         self.symbols = symbols
         self.masks: dict[Any, tuple[relax.Expr, relax.Expr | None]] = {}
         self.weights: dict[str, torch.Tensor] = {}
+        self.refused: dict[tuple[str, str], list[fx.Node]] = {}
+        self.first_error: Exception | None = None
         for name, converter in CONVERTERS.items():
             self.convert_map[name] = self._bound(converter)
 
@@ -58,8 +62,20 @@ class Translator(ExportedProgramImporter):
         return [self.symbols.size(n) for n in node.meta["val"].shape]
 
     def translate(self) -> tuple[tvm.IRModule, dict[str, torch.Tensor]]:
-        """The module (weights unbound) and the tensors of its weight parameters, by name."""
-        self._refuse_unsupported()
+        """The module (weights unbound) and the tensors of its weight parameters, by name.
+
+        Raises one error with every call that has no converter, or none for its form.
+        """
+        self._note_unsupported()
+        try:
+            mod = self._module()
+        except Exception:
+            self._refuse()  # what stands in for refused calls may not go together
+            raise
+        self._refuse()
+        return mod, self.weights
+
+    def _module(self) -> tvm.IRModule:
         inputs, values = self._inputs(), self._weights()
         nodes = list(self.program.graph.nodes)
         pure = not self._has_assert_async(self.program.graph_module)
@@ -79,7 +95,7 @@ class Translator(ExportedProgramImporter):
                 if flat:
                     result = self.block_builder.emit_output(result)
             self.block_builder.emit_func_output(result)
-        return self.block_builder.get(), self.weights
+        return self.block_builder.get()
 
     def _inputs(self) -> dict[str, Any]:
         """Placeholder -> variable, or the constant that the argument was exported with."""
@@ -129,19 +145,37 @@ class Translator(ExportedProgramImporter):
             if isinstance(spec.arg, TensorArgument)
         ]
 
-    def _refuse_unsupported(self) -> None:
-        found: dict[str, list[str]] = {}
+    def _note_unsupported(self) -> None:
+        """Every call that has no converter, in the graph and those nested in it."""
         for module in self.program.graph_module.modules():
-            if not isinstance(module, fx.GraphModule):
-                continue
-            for node in module.graph.nodes:
+            for node in module.graph.nodes if isinstance(module, fx.GraphModule) else ():
                 if node.op == "call_function" and not self._is_supported(node):
-                    found.setdefault(str(node.target), []).append(where(node))
-        if found:
-            raise unsupported_error("torch", found)
+                    self.refused.setdefault((str(node.target), NO_CONVERTER), []).append(node)
+
+    def _stand_in(self, value: Any) -> Any:
+        """Something of the recorded type for a call that was refused: the rest is tried too."""
+        if isinstance(value, (tuple, list)):
+            return [self._stand_in(item) for item in value]
+        if not isinstance(value, torch.Tensor):
+            return value
+        shape = [self.symbols.size(n) for n in value.shape]
+        return relax.Var("refused", relax.TensorType(shape, torch_dtype(value.dtype)))
+
+    def _refuse(self) -> None:
+        """Raise one error with all that was refused."""
+        if self.refused:
+            raise listed(
+                "torch",
+                [
+                    unsupported(name, nodes, reason)
+                    for (name, reason), nodes in sorted(self.refused.items(), key=lambda i: i[0])
+                ],
+            ) from self.first_error
 
     def _is_supported(self, node: fx.Node) -> bool:
         if isinstance(node.meta.get("val"), (torch.SymInt, int)):
+            return True
+        if registered(node.target):
             return True
         known = getattr(node.target, "namespace", "aten") in ("aten", "higher_order", "torchvision")
         return known and node.target.__name__ in self.convert_map  # type: ignore[union-attr]
@@ -170,19 +204,27 @@ class Translator(ExportedProgramImporter):
         value = node.meta.get("val")
         if isinstance(value, (torch.SymInt, int)) and not isinstance(value, bool):
             return self.symbols.size(value)
+        if (str(node.target), NO_CONVERTER) in self.refused:
+            return self._stand_in(value)
         try:
-            result = self.convert_map[node.target.__name__](node)  # type: ignore[union-attr]
-            return self._held(node, result)
+            own = registered(node.target)
+            if own is not None:
+                result = convert(node, self, own)
+            else:
+                result = self.convert_map[node.target.__name__](node)  # type: ignore[union-attr]
+            if isinstance(value, (tuple, list)) and isinstance(result, (tuple, list)):
+                return [self._held(v, r) for v, r in zip(value, result, strict=True)]
+            return self._held(value, result)
         except ImportModelError:
             raise
-        except Exception as error:
-            raise ImportModelError(
-                f"{node.target} at {where(node)}: {error}", op=str(node.target)
-            ) from error
+        except Exception as error:  # noqa: BLE001  # all are raised as one at the end
+            self.first_error = self.first_error or error
+            reason = str(error).strip() or type(error).__name__
+            self.refused.setdefault((str(node.target), reason), []).append(node)
+            return self._stand_in(value)
 
-    def _held(self, node: fx.Node, result: Any) -> Any:
-        """The result in the dtype and shape that torch recorded for it."""
-        value = node.meta.get("val")
+    def _held(self, value: Any, result: Any) -> Any:
+        """A result in the dtype and shape that torch recorded for it in ``value``."""
         if not isinstance(value, torch.Tensor) or not isinstance(result, relax.Expr):
             return result
         if not isinstance(result, (relax.Var, tvm.ir.GenericConst)):
@@ -194,7 +236,7 @@ class Translator(ExportedProgramImporter):
             if _family(want) != _family(got):
                 raise ValueError(f"the converter gives {got} where torch gives {want}")
             result = self.emit(relax.op.astype(result, want))
-        shape = self.result_shape(node)
+        shape = [self.symbols.size(n) for n in value.shape]
         if self.symbols.same_shape(result, shape):
             return result
         if result.ty.shape is not None and self.symbols.contradicts(result, shape):
@@ -227,13 +269,6 @@ class Translator(ExportedProgramImporter):
         if self.dtype_of(value) != dtype:
             value = self.emit(relax.op.astype(value, dtype))
         return value
-
-
-def where(node: fx.Node) -> str:
-    """The node's name, after the path of the module that made it."""
-    stack = node.meta.get("nn_module_stack") or {}
-    path = list(stack.values())[-1][0] if stack else ""
-    return f"{path}:{node.name}" if path else node.name
 
 
 def _operand_dtype(node: fx.Node) -> str:
