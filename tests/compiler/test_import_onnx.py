@@ -270,21 +270,12 @@ def test_every_unsupported_operator_is_listed() -> None:
     assert "the domain 'own' has no such converter" in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("op", "attrs", "reason"),
-    [
-        ("IsInf", {"detect_negative": 0}, "one-sided detection"),
-        ("Celu", {"domain": "own"}, "the domain 'own'"),
-    ],
-)
-def test_known_wrong_results_are_refused(op: str, attrs: dict, reason: str) -> None:
+def test_operators_of_other_domains_are_refused() -> None:
     proto = model(
-        [helper.make_node(op, ["x"], ["h"], **attrs)], {"x": (FLOAT, [2])}, ["h"],
+        [helper.make_node("Celu", ["x"], ["h"], domain="own")], {"x": (FLOAT, [2])}, ["h"],
         opset=20, domains=("own",),
     )  # fmt: skip
-    if op == "IsInf":
-        proto.graph.output[0].type.tensor_type.elem_type = TensorProto.BOOL
-    with pytest.raises(UnsupportedOperatorError, match=reason):
+    with pytest.raises(UnsupportedOperatorError, match="the domain 'own'"):
         import_model(proto, fold=False)
 
 

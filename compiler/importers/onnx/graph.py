@@ -24,7 +24,15 @@ from burnish.compiler.importers.onnx.checks import graphs_of
 from burnish.compiler.importers.onnx.node import Node, attributes, bind_attributes
 from burnish.compiler.importers.onnx.registry import STANDARD, Refused, converter_of
 from burnish.compiler.importers.onnx.settings import FIXED, SETTINGS, settings_of
-from burnish.compiler.importers.onnx.values import constant_of, numpy_dtype, to_array, value_of
+from burnish.compiler.importers.onnx.values import (
+    CARRIED,
+    carried,
+    constant_of,
+    elem_type,
+    numpy_dtype,
+    to_array,
+    value_of,
+)
 from burnish.compiler.importers.unsupported import unsupported_error
 from burnish.compiler.signature import TensorSpec
 
@@ -56,6 +64,8 @@ class GraphImporter:
         self.versions = {o.domain: o.version for o in model.opset_import}
         # Expression -> the sizes it holds; kept alive here, so that its id stays its own.
         self._sizes: dict[int, tuple[relax.Expr, sizes.Sizes]] = {}
+        # Expression -> its type in ONNX, where TVM carries it in another; kept alive likewise.
+        self._kinds: dict[int, tuple[relax.Expr, int]] = {}
         self._depth = 0
         self._found: dict[str, list[str]] = {}
         self._reasons: dict[str, str] = {}
@@ -108,8 +118,23 @@ class GraphImporter:
     def declare_constants(self, graph: onnx.GraphProto) -> None:
         """The initializers of an inner graph, as constants in scope."""
         for tensor in graph.initializer:
-            array = to_array(tensor)
-            self.values[tensor.name] = relax.const(array, str(array.dtype))
+            array = carried(to_array(tensor), tensor.data_type)
+            made = relax.const(array, str(array.dtype))
+            self.values[tensor.name] = self.typed(made, tensor.data_type)
+
+    def typed(self, expr: relax.Expr, kind: int) -> relax.Expr:
+        """An expression, bound, that holds the type ``kind`` of ONNX."""
+        if kind in CARRIED:
+            if not isinstance(expr, relax.Var) and value_of(expr) is None:
+                expr = self.bb.emit(expr)
+            self._kinds[id(expr)] = (expr, kind)
+        return expr
+
+    def elem_type(self, expr: relax.Expr) -> int:
+        """The type in ONNX of the elements of a tensor."""
+        if id(expr) in self._kinds:
+            return self._kinds[id(expr)][1]
+        return elem_type(str(expr.ty.dtype))
 
     def constant(self, expr: Any) -> np.ndarray | None:
         """The array of an expression that is known at import."""
@@ -143,6 +168,7 @@ class GraphImporter:
 
     def _declare_inputs(self) -> list[relax.Var]:
         symbols: dict[str, tirx.Var] = {}
+        kinds = {v.name: v.type.tensor_type.elem_type for v in self.model.graph.input}
         variables = []
         for index, spec in enumerate(self.specs):
             shape = [
@@ -153,13 +179,14 @@ class GraphImporter:
             name = name if name[:1].isalpha() else f"input_{index}_{name}"
             self.values[spec.name] = relax.Var(name, relax.TensorType(shape, spec.dtype))
             variables.append(self.values[spec.name])
+            self.typed(self.values[spec.name], kinds[spec.name])
         return variables
 
     def _declare_weights(self, graph: onnx.GraphProto) -> list[relax.Var]:
         settings = settings_of(graphs_of(graph), SETTINGS, FIXED)
         parameters = []
         for tensor in graph.initializer:
-            array = to_array(tensor)
+            array = carried(to_array(tensor), tensor.data_type)
             if is_weight(array) and tensor.name not in settings:
                 self.weights[tensor.name] = array
                 ty = relax.TensorType(list(array.shape), str(array.dtype))
@@ -167,6 +194,7 @@ class GraphImporter:
                 parameters.append(self.values[tensor.name])
             else:
                 self.values[tensor.name] = relax.const(array, str(array.dtype))
+            self.typed(self.values[tensor.name], tensor.data_type)
         return parameters
 
     def _convert(self, proto: NodeProto) -> None:
@@ -188,6 +216,27 @@ class GraphImporter:
             )
         for index in wanted:
             self.values[proto.output[index]] = self._bound(results[index])
+        if self._kinds:
+            self._carry_kinds(proto)
+
+    def _carry_kinds(self, proto: NodeProto) -> None:
+        """Outputs of the type that a schema gives an input, too, are what that input is."""
+        version = self._version(proto.domain)
+        known = {
+            position: self._kinds[id(self.values[name])][1]
+            for position, name in enumerate(proto.input)
+            if name and id(self.values.get(name)) in self._kinds
+        }
+        if not known or not onnx.defs.has(proto.op_type, version, proto.domain):
+            return
+        schema = onnx.defs.get_schema(proto.op_type, version, proto.domain)
+        last = len(schema.inputs) - 1
+        of_type = {schema.inputs[min(at, last)].type_str: kind for at, kind in known.items()}
+        for position, name in enumerate(proto.output):
+            formal = schema.outputs[min(position, len(schema.outputs) - 1)]
+            value = self.values.get(name)
+            if formal.type_str in of_type and isinstance(value, relax.Expr):
+                self.typed(value, of_type[formal.type_str])
 
     def _bound(self, value: Any) -> Any:
         """A result as a variable or constant, so that what is used twice is computed once."""
@@ -289,7 +338,10 @@ class GraphImporter:
         array = constant_of(proto.attribute[0]) if proto.attribute else None
         if array is None:
             raise Refused("constants of strings have no form in TVM")
-        return relax.const(array, str(array.dtype))
+        attribute = proto.attribute[0]
+        kind = attribute.t.data_type if attribute.name == "value" else elem_type(str(array.dtype))
+        array = carried(array, kind)
+        return self.typed(relax.const(array, str(array.dtype)), kind)
 
     def _over_sizes(self, node: Node) -> relax.Expr | None:
         """A node that computes sizes, or shapes something by them; None for every other."""

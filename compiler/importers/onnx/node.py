@@ -70,6 +70,14 @@ class Node:
         """The element type of an input."""
         return str(self.inputs[index].ty.dtype)
 
+    def elem_type(self, index: int = 0) -> int:
+        """The element type of an input in ONNX, which TVM may carry in another."""
+        return self.graph.elem_type(self.inputs[index])
+
+    def typed(self, expr: relax.Expr, kind: int) -> relax.Expr:
+        """A result whose type in ONNX is ``kind``."""
+        return self.graph.typed(expr, kind)
+
     def ndim(self, index: int = 0) -> int:
         """The rank of an input; -1 where it is not known."""
         return int(self.inputs[index].ty.ndim)

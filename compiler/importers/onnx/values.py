@@ -7,9 +7,20 @@ import tvm
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 from tvm import relax
 
+# TVM has no layout for elements below a byte: the smallest type that holds all their values.
+CARRIED = {
+    TensorProto.INT4: "int8",
+    TensorProto.INT2: "int8",
+    TensorProto.UINT4: "uint8",
+    TensorProto.UINT2: "uint8",
+    TensorProto.FLOAT4E2M1: "float8_e4m3fn",
+}
+
 
 def numpy_dtype(elem_type: int) -> str:
-    """``TensorProto.FLOAT`` -> ``float32``."""
+    """``TensorProto.FLOAT`` -> ``float32``; elements below a byte are carried in a byte."""
+    if elem_type in CARRIED:
+        return CARRIED[elem_type]
     if elem_type == TensorProto.BFLOAT16:
         return "bfloat16"
     return str(np.dtype(helper.tensor_dtype_to_np_dtype(elem_type)))
@@ -25,6 +36,11 @@ def elem_type(dtype: str) -> int:
 def to_array(tensor: TensorProto) -> np.ndarray:
     """The values of a tensor, in its shape."""
     return np.asarray(numpy_helper.to_array(tensor)).reshape(tuple(tensor.dims))
+
+
+def carried(array: np.ndarray, elem_type: int) -> np.ndarray:
+    """An array of this type in the type that carries it."""
+    return array.astype(np.dtype(CARRIED[elem_type])) if elem_type in CARRIED else array
 
 
 def value_of(expr: relax.Expr | None) -> np.ndarray | None:

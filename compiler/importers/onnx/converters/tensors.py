@@ -97,15 +97,3 @@ def slice_(node: Node) -> relax.Expr | None:
         return x
     parts = [list(part) for part in zip(*taken, strict=True)]
     return op.strided_slice(x, *parts, assume_inbound=True)
-
-
-@converts("Pow")
-def power(node: Node) -> relax.Expr | None:
-    """Squares as products; TVM's ``power`` calls the library function for each element."""
-    x, exponent = node.inputs
-    if x is None or exponent is None or not isinstance(x.ty, relax.TensorType):
-        return None
-    value = node.value(1)
-    if value is None or value.size != 1 or value.ndim > x.ty.ndim or value.item() != 2:
-        return None
-    return op.multiply(x, x)
