@@ -1,7 +1,7 @@
 """The default schedule of a CPU kernel: rules tried in order on each stage of it.
 
-0. ``attention`` and ``scans``  the whole kernel, known by its attribute; ``winograd``  stages,
-   known likewise
+0. ``attention``, ``scans`` and ``recurrence``  the whole kernel, known by its attribute;
+   ``winograd``  stages, known likewise
 1. ``rows``   stages that reduce trailing axes and work row by row (softmax, norms)
 2. ``tiles``  a reduction with a contiguous column axis, and the store after it
 3. ``folds``  any other reduction: one element at a time, elements in parallel
@@ -24,6 +24,7 @@ from burnish.targets.cpu import (
     attention,
     loops,
     maps,
+    recurrence,
     rows,
     scans,
     tiles,
@@ -82,6 +83,9 @@ def schedule(
     written = scans.emit(func, target)
     if written is not None:
         return finished(written).with_attr({SCHEDULED: True, RULE: "scans"})
+    repeated = recurrence.emit(func, target)
+    if repeated is not None:
+        return finished(repeated).with_attr({SCHEDULED: True, RULE: "recurrence"})
     fused = attention.emit(func, target)
     if fused is not None:
         fused = finished(fused, exact_extremes=False)
