@@ -84,8 +84,9 @@ class Cell:
         numbers = [float(str(n)) for n in info["numbers"]]
         names = [str(name) for name in info["names"]]
         parts = zip(names, numbers[::2], numbers[1::2], strict=True)
-        flags = [bool(int(flag)) for flag in info["flags"]]
-        return cls(str(info["kind"]), tuple(parts), *flags, clip=float(str(info["clip"])))
+        reverse, after, coupled, peepholes, lengths = (bool(int(n)) for n in info["flags"])
+        kind, clip = str(info["kind"]), float(str(info["clip"]))
+        return cls(kind, tuple(parts), reverse, after, coupled, peepholes, lengths, clip)
 
 
 def emit(func: tirx.PrimFunc, target: CpuTarget) -> tirx.PrimFunc | None:
@@ -173,9 +174,7 @@ class _Recurrence:
             # What stands behind the last unit is computed with, though never used.
             return loops.serial(
                 self.padded - self.units,
-                lambda j: loops.store(
-                    self.cells, tirx.const(0, self.dtype), [b, j + self.units]
-                ),
+                lambda j: loops.store(self.cells, tirx.const(0, self.dtype), [b, j + self.units]),
                 "j",
             )
 
@@ -222,7 +221,7 @@ class _Recurrence:
         if self.rows == 1:
             return self._blocks(self.batch, 0, tile)
         whole, rest = loops.divide(self.batch, self.rows)
-        return loops.named(lambda *parts: self._blocks(*parts, tile), whole=whole, rest=rest)
+        return loops.named(lambda w, r: self._blocks(w, r, tile), whole=whole, rest=rest)
 
     def _blocks(
         self, whole: loops.Extent, rest: loops.Extent, tile: Callable[[Expr, Expr, int], Stmt]
@@ -253,7 +252,7 @@ class _Recurrence:
         return loops.seq(*parts)
 
     def _shared(self, count: loops.Extent, rows: int, body: loops.Body) -> Stmt:
-        """Rule 3."""
+        """Rule 3. ``count`` times ``rows`` rows of one panel; open counts are 1 or more."""
         if not self.fast:
             return loops.serial(count, body, "p")
         each = self.units * self.gates * self.width * rows
@@ -261,6 +260,11 @@ class _Recurrence:
         if known is not None:
             make = loops.serial if known * each < PARALLEL_WORK else loops.parallel
             return make(count, body)
+        least, most = self.panels * each, self.panels * each * (self.rows - 1)
+        if least >= PARALLEL_WORK:
+            return loops.parallel(count, body)
+        if rows == 1 and most < PARALLEL_WORK and self.rows > 1:
+            return loops.serial(count, body)
         return loops.branch(
             count * each < PARALLEL_WORK, loops.serial(count, body), loops.parallel(count, body)
         )
@@ -298,42 +302,24 @@ class _Recurrence:
         sums = loops.local([rows, len(gates), self.width], self.dtype, "sums")
         start = gates.start
         column = panel * self.width
-        # A GRU that resets afterwards keeps the candidate's product apart from its projection.
-        apart = self.gates - 1 if self.rb is not None else None
 
         def begin(i: Any, g: Any, v: Any) -> Stmt:
             row = b + i
             value = self.x[self._time(s, row), row, g + start, column + v]
-            if apart is not None and self.rb is not None:
-                value = tirx.Select(g < apart, value, self.rb[column + v])
             return loops.store(sums, value, [i, g, v])
 
         def begins() -> Stmt:
-            if apart is None or self.rb is None:
+            if self.rb is None:
                 return self._over(rows, gates, begin)
-            unroll = loops.unroll if self.fast else loops.serial
-            rb = self.rb
-            return unroll(
-                rows,
-                lambda i: loops.seq(
-                    unroll(
-                        apart,
-                        lambda g: self._vectors(
-                            lambda v: loops.store(
-                                sums,
-                                self.x[self._time(s, b + i), b + i, g, column + v],
-                                [i, g, v],
-                            )
-                        ),
-                        "g",
-                    ),
-                    self._vectors(
-                        lambda v: loops.store(
-                            sums, rb[column + v], [i, loops.const(apart), v]
-                        )
-                    ),
+            # The candidate's product is kept apart from its projection.
+            rb, last = self.rb, self.gates - 1
+            return loops.seq(
+                self._over(rows, range(last), begin),
+                self._over(
+                    rows,
+                    range(last, last + 1),
+                    lambda i, g, v: loops.store(sums, rb[column + v], [i, loops.const(last), v]),
                 ),
-                "i",
             )
 
         def term(k: Expr) -> Stmt:
@@ -347,18 +333,23 @@ class _Recurrence:
                 ),
             )
 
-        def row(i: int) -> Stmt:
+        def row(i: Any, held: Var) -> Stmt:
             at = b + i
             return loops.named(
-                lambda t: self._alive(s, now, at, panel, cell(sums, i, s, now, t, at, panel)),
+                lambda t: self._alive(s, now, at, panel, cell(held, i, s, now, t, at, panel)),
                 t=self._time(s, at),
             )
 
+        parts = [loops.allocate(sums), begins(), loops.serial(self.units, term, "k")]
+        if rows == 1:
+            return loops.seq(*parts, row(_ZERO, sums))
+        # A loop over rows cannot index registers, and the cell's code for each row is long.
+        held = loops.local([rows, len(gates), self.width], self.dtype, "held")
         return loops.seq(
-            loops.allocate(sums),
-            begins(),
-            loops.serial(self.units, term, "k"),
-            *[row(i) for i in range(rows)],
+            *parts,
+            loops.allocate(held),
+            self._over(rows, gates, lambda i, g, v: loops.store(held, sums[i, g, v], [i, g, v])),
+            loops.serial(rows, lambda i: row(i, held), "i"),
         )
 
     def _alive(self, s: Expr, now: Expr, b: Expr, panel: Expr, body: Stmt) -> Stmt:
@@ -409,17 +400,13 @@ class _Recurrence:
     def _publish(self, now: Expr, t: Expr, b: Expr, panel: Expr) -> Stmt:
         return self._results(t, b, panel, lambda j: self.states[1 - now, b, j])
 
-    def _last(
-        self, sums: Var, i: int, s: Expr, now: Expr, t: Expr, b: Expr, panel: Expr
-    ) -> Stmt:
+    def _last(self, sums: Var, i: Expr, s: Expr, now: Expr, t: Expr, b: Expr, panel: Expr) -> Stmt:
         """Gates' sums to new states."""
         column = panel * self.width
         make = {"LSTM": self._lstm, "GRU": self._gru_after, "RNN": self._rnn}[self.cell.kind]
-        return loops.seq(
-            make(sums, i, now, t, b, panel, column), self._publish(now, t, b, panel)
-        )
+        return loops.seq(make(sums, i, now, t, b, panel, column), self._publish(now, t, b, panel))
 
-    def _rnn(self, sums: Var, i: int, now: Expr, t: Expr, b: Expr, _p: Expr, at: Expr) -> Stmt:
+    def _rnn(self, sums: Var, i: Expr, now: Expr, t: Expr, b: Expr, _p: Expr, at: Expr) -> Stmt:
         return self._vectors(
             lambda v: loops.store(
                 self.states, self._gate(self.acts[0], sums[i, 0, v]), [1 - now, b, at + v]
@@ -427,7 +414,7 @@ class _Recurrence:
         )
 
     def _gru_after(
-        self, sums: Var, i: int, now: Expr, t: Expr, b: Expr, _p: Expr, at: Expr
+        self, sums: Var, i: Expr, now: Expr, t: Expr, b: Expr, _p: Expr, at: Expr
     ) -> Stmt:
         """Order of gates z, r, h."""
         sigmoid, tanh = self.acts
@@ -450,15 +437,11 @@ class _Recurrence:
         value = (one - z) * new + z * self.states[now, b, j]
         return loops.store(self.states, value, [1 - now, b, j])
 
-    def _reset(
-        self, sums: Var, i: int, s: Expr, now: Expr, t: Expr, b: Expr, panel: Expr
-    ) -> Stmt:
+    def _reset(self, sums: Var, i: Expr, s: Expr, now: Expr, t: Expr, b: Expr, panel: Expr) -> Stmt:
         sigmoid, at = self.acts[0], panel * self.width
         return loops.seq(
             self._vectors(
-                lambda v: loops.store(
-                    self.updates, self._gate(sigmoid, sums[i, 0, v]), [b, at + v]
-                )
+                lambda v: loops.store(self.updates, self._gate(sigmoid, sums[i, 0, v]), [b, at + v])
             ),
             self._vectors(
                 lambda v: loops.store(
@@ -470,22 +453,18 @@ class _Recurrence:
         )
 
     def _candidate(
-        self, sums: Var, i: int, s: Expr, now: Expr, t: Expr, b: Expr, panel: Expr
+        self, sums: Var, i: Expr, s: Expr, now: Expr, t: Expr, b: Expr, panel: Expr
     ) -> Stmt:
         tanh, at = self.acts[1], panel * self.width
         return loops.seq(
+            self._vectors(lambda v: loops.store(sums, self._gate(tanh, sums[i, 0, v]), [i, 0, v])),
             self._vectors(
-                lambda v: loops.store(sums, self._gate(tanh, sums[i, 0, v]), [i, 0, v])
-            ),
-            self._vectors(
-                lambda v: self._mixed(
-                    now, b, at + v, self.updates[b, at + v], sums[i, 0, v]
-                )
+                lambda v: self._mixed(now, b, at + v, self.updates[b, at + v], sums[i, 0, v])
             ),
             self._publish(now, t, b, panel),
         )
 
-    def _lstm(self, sums: Var, i: int, now: Expr, t: Expr, b: Expr, _p: Expr, at: Expr) -> Stmt:
+    def _lstm(self, sums: Var, i: Expr, now: Expr, t: Expr, b: Expr, _p: Expr, at: Expr) -> Stmt:
         """Order of gates i, o, f, c."""
         gate, tanh, last = self.acts
         one = tirx.const(1, self.dtype)
@@ -557,8 +536,7 @@ def _activation(name: str, alpha: float, beta: float) -> Activate:
         "Relu": lambda x: tirx.max(x, zero(x)),
         "ScaledTanh": lambda x: number(alpha, x) * tirx.tanh(number(beta, x) * x),
         "Sigmoid": tirx.sigmoid,
-        "Softplus": lambda x: tirx.max(x, zero(x))
-        + tirx.log(one(x) + tirx.exp(-tirx.abs(x))),
+        "Softplus": lambda x: tirx.max(x, zero(x)) + tirx.log(one(x) + tirx.exp(-tirx.abs(x))),
         "Softsign": lambda x: x / (one(x) + tirx.abs(x)),
         "Tanh": tirx.tanh,
         "ThresholdedRelu": lambda x: tirx.Select(x > number(alpha, x), x, zero(x)),

@@ -8,6 +8,7 @@ collected, and named in one error at the end.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -35,6 +36,7 @@ from burnish.compiler.importers.onnx.values import (
 )
 from burnish.compiler.importers.unsupported import unsupported_error
 from burnish.compiler.signature import TensorSpec
+from burnish.passes.params import with_main
 
 WEIGHT_DTYPES = ("float16", "bfloat16", "float32", "float64", "int8", "uint8")
 # Function bodies may use operators that have bodies; none of ONNX's goes deeper than 4.
@@ -67,6 +69,8 @@ class GraphImporter:
         # Expression -> its type in ONNX, where TVM carries it in another; kept alive likewise.
         self._kinds: dict[int, tuple[relax.Expr, int]] = {}
         self._depth = 0
+        self._parameters: list[relax.Var] = []
+        self._made: list[relax.Var] = []
         self._found: dict[str, list[str]] = {}
         self._reasons: dict[str, str] = {}
 
@@ -74,7 +78,7 @@ class GraphImporter:
         """The module; its weights are in :attr:`weights`."""
         graph = self.model.graph
         variables = self._declare_inputs()
-        parameters = self._declare_weights(graph)
+        parameters = self._parameters = self._declare_weights(graph)
         with self.bb.function(
             "main", params=[*variables, *parameters], attrs={"num_input": len(variables)}
         ):
@@ -84,7 +88,39 @@ class GraphImporter:
                 raise unsupported_error("ONNX", self._found, self._reasons)
             result = relax.Tuple([self.tensor(value.name) for value in graph.output])
             self.bb.emit_func_output(result)
-        return relax.transform.ConvertToDataflow(1)(self.bb.get())
+        mod = self.bb.get()
+        if self._made:
+            main = mod["main"]
+            params = [*main.params, *self._made]
+            mod = with_main(
+                mod, relax.Function(params, main.body, main.ret_ty, main.is_pure, main.attrs)
+            )
+        return relax.transform.ConvertToDataflow(1)(mod)
+
+    def new_weight(self, name: str, array: np.ndarray) -> relax.Var:
+        """A further parameter: what a converter made of a weight, in the form its kernel reads.
+
+        One that nothing else reads is left out of the module afterwards. A number is added to a
+        name that is taken.
+        """
+        taken = {*self.weights, *self.values}
+        unique = next(
+            n for i in itertools.count() if (n := f"{name}~{i}" if i else name) not in taken
+        )
+        self.weights[unique] = array
+        var = relax.Var(unique, relax.TensorType(list(array.shape), str(array.dtype)))
+        self._made.append(var)
+        return var
+
+    def array_of(self, expr: Any) -> np.ndarray | None:
+        """The array of a weight, or of an expression that is known at import."""
+        if isinstance(expr, relax.Var) and expr.name in self.weights:
+            return self.weights[expr.name] if self._is_weight(expr) else None
+        return self.constant(expr)
+
+    def _is_weight(self, var: relax.Var) -> bool:
+        """Whether a variable of a weight's name is that weight; results may have any name."""
+        return any(var.same_as(known) for known in (*self._parameters, *self._made))
 
     def convert_nodes(self, nodes: Sequence[NodeProto]) -> None:
         """Convert nodes in order; their results are in :attr:`values` under their names."""
