@@ -5,7 +5,8 @@ A node is a leaf's index (``int``), or an object with one key:
 1. ``{"tuple": [node, ...]}``, ``{"list": [node, ...]}``
 2. ``{"dict": [[key, node], ...]}``, keys strings or integers
 3. ``{"fields": [[name, node], ...]}``: a dataclass or ``ModelOutput``; restored as :class:`Fields`
-4. ``{"const": value}``: None, a bool, a number or a string that the model was imported with
+4. ``{"const": value}``: None, a bool, a number, a string or a list of numbers that the model was
+   imported with
 """
 
 from __future__ import annotations
@@ -130,7 +131,9 @@ def is_constant(node: Node) -> bool:
 
 
 def _is_same(value: Any, constant: object) -> bool:
-    """Whether a value is the constant, as itself or as an array of this one number."""
+    """Whether a value is the constant, as itself or as an array of these numbers."""
+    if isinstance(constant, list):
+        return bool((value.tolist() if hasattr(value, "tolist") else value) == constant)
     if getattr(value, "shape", None) in ((), (1,)) and hasattr(value, "item"):
         value = value.item()
     return type(value) is type(constant) and value == constant

@@ -82,7 +82,8 @@ def import_model(
     ``example_inputs`` is what the model is called with: a tuple of positional arguments, or a
     mapping of keyword arguments. A module needs it; an ONNX model needs it only for inputs whose
     declared sizes are open and not dynamic. A plain Python number or None among them becomes a
-    constant of the imported model.
+    constant of the imported model; so does, for an ONNX model, a list of numbers for an input that
+    sets a shape or an attribute (:mod:`burnish.compiler.importers.onnx.settings`).
 
     ``dynamic`` leaves sizes open: ``{"input_ids": {0: "batch", 1: "seq"}}``. One name is one
     size. For torch models ``torch.export.Dim`` objects, with limits, may stand for names, and

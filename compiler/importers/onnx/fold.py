@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -44,7 +45,7 @@ def run_time_inputs(model: ModelProto) -> list[onnx.ValueInfoProto]:
 def pin(
     model: ModelProto,
     shapes: Mapping[str, tuple[Dim, ...]],
-    constants: Mapping[str, int | float | bool],
+    constants: Mapping[str, Any],
 ) -> ModelProto:
     """A copy whose inputs have these shapes, and whose constant inputs are initializers.
 
@@ -58,8 +59,7 @@ def pin(
         tensor = value.type.tensor_type
         if value.name in constants:
             dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type)
-            size = [d.dim_value or 1 for d in tensor.shape.dim]
-            array = np.full(size, constants[value.name], dtype)
+            array = _constant(constants[value.name], value, dtype)
             graph.initializer.append(numpy_helper.from_array(array, value.name))
             continue
         del tensor.shape.dim[:]
@@ -80,6 +80,14 @@ def pin(
         if output.type.HasField("tensor_type"):
             output.type.tensor_type.ClearField("shape")
     return pinned
+
+
+def _constant(given: Any, declared: onnx.ValueInfoProto, dtype: np.dtype) -> np.ndarray:
+    """A plain number in the declared shape (open sizes are 1), a list of numbers in its own."""
+    if isinstance(given, list):
+        return np.array(given, dtype)
+    size = [dim.dim_value or 1 for dim in declared.type.tensor_type.shape.dim]
+    return np.full(size, given, dtype)
 
 
 def fold(model: ModelProto) -> ModelProto:

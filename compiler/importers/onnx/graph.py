@@ -8,9 +8,9 @@ collected, and named in one error at the end.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,10 @@ class _Missing:
 MISSING = _Missing()
 
 
+class _BranchesError(Exception):
+    """A branch was met where the nodes are converted into one dataflow block."""
+
+
 class GraphImporter:
     """One import of one graph, with inputs as the signature says.
 
@@ -71,22 +75,35 @@ class GraphImporter:
         self._depth = 0
         self._parameters: list[relax.Var] = []
         self._made: list[relax.Var] = []
+        self._dataflow = True
         self._found: dict[str, list[str]] = {}
         self._reasons: dict[str, str] = {}
 
     def module(self) -> tvm.IRModule:
-        """The module; its weights are in :attr:`weights`."""
+        """The module; its weights are in :attr:`weights`.
+
+        It is one dataflow block, or no such block at all where there are branches.
+        """
+        try:
+            return self._module(dataflow=True)
+        except _BranchesError:
+            self.__init__(self.model, self.specs)  # type: ignore[misc]
+            return self._module(dataflow=False)
+
+    def _module(self, *, dataflow: bool) -> tvm.IRModule:
         graph = self.model.graph
         variables = self._declare_inputs()
         parameters = self._parameters = self._declare_weights(graph)
+        self._dataflow = dataflow
         with self.bb.function(
             "main", params=[*variables, *parameters], attrs={"num_input": len(variables)}
         ):
-            self.convert_nodes(graph.node)
-            if self._found:
-                self.bb.emit_func_output(relax.Tuple([]))
-                raise unsupported_error("ONNX", self._found, self._reasons)
-            result = relax.Tuple([self.tensor(value.name) for value in graph.output])
+            with self.bb.dataflow() if dataflow else contextlib.nullcontext():
+                self.convert_nodes(graph.node)
+                if self._found:
+                    raise unsupported_error("ONNX", self._found, self._reasons)
+                result = relax.Tuple([self.tensor(value.name) for value in graph.output])
+                result = self.bb.emit_output(result) if dataflow else result
             self.bb.emit_func_output(result)
         mod = self.bb.get()
         if self._made:
@@ -95,7 +112,7 @@ class GraphImporter:
             mod = with_main(
                 mod, relax.Function(params, main.body, main.ret_ty, main.is_pure, main.attrs)
             )
-        return relax.transform.ConvertToDataflow(1)(mod)
+        return mod
 
     def new_weight(self, name: str, array: np.ndarray) -> relax.Var:
         """A further parameter: what a converter made of a weight, in the form its kernel reads.
@@ -127,7 +144,7 @@ class GraphImporter:
         for proto in nodes:
             self._convert(proto)
 
-    @contextmanager
+    @contextlib.contextmanager
     def scope(self, names: Mapping[str, Any]) -> Iterator[None]:
         """Names of an inner graph: those given and all outer ones; forgotten at the end."""
         outer = self.values
@@ -137,8 +154,14 @@ class GraphImporter:
         finally:
             self.values = outer
 
+    def allow_branches(self) -> None:
+        """To be called before a binding that no dataflow block may hold (If, calls of loops)."""
+        if self._dataflow:
+            raise _BranchesError
+
     def branch(self, graph: onnx.GraphProto, names: Mapping[str, Any]) -> relax.SeqExpr:
         """An inner graph as a sequence of its own; several outputs are a tuple."""
+        self.allow_branches()
         with self.scope(names):
             self.bb._begin_binding_block()
             try:
@@ -313,7 +336,7 @@ class GraphImporter:
         try:
             found = self._over_sizes(node)
             found = own(node) if found is None and own is not None else found
-        except (ImportModelError, Refused):
+        except (ImportModelError, Refused, _BranchesError):
             raise
         except Exception as error:
             raise ImportModelError(
@@ -331,7 +354,7 @@ class GraphImporter:
                 return tvm_converters.convert(node)
             except Refused as refused:
                 reason = refused
-            except ImportModelError:
+            except (ImportModelError, _BranchesError):
                 raise
             except Exception as error:  # noqa: BLE001 - a private converter raises anything
                 reason = Refused(_essence(error))

@@ -22,6 +22,7 @@ from burnish.compiler.importers.onnx.fold import (
     run_time_inputs,
 )
 from burnish.compiler.importers.onnx.graph import GraphImporter, check_types
+from burnish.compiler.importers.onnx.settings import promotable
 from burnish.compiler.importers.onnx.tvm_converters import REFUSED_TYPES
 from burnish.compiler.importers.onnx.values import numpy_dtype
 from burnish.compiler.importers.tidy import drop_unused
@@ -45,7 +46,12 @@ def import_onnx(
     check_valid(model)
     declared = run_time_inputs(model)
     examples = _by_name(declared, example_inputs)
-    constants = {n: v for n, v in examples.items() if isinstance(v, (bool, int, float))}
+    settings = promotable(model.graph)
+    constants = {
+        name: value
+        for name, value in examples.items()
+        if isinstance(value, (bool, int, float)) or (isinstance(value, list) and name in settings)
+    }
     shapes = _shapes([v for v in declared if v.name not in constants], examples, dynamic or {})
     ready = pin(inline_functions(model), shapes, constants)
     if fold:

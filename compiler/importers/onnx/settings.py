@@ -1,9 +1,11 @@
 """Inputs that set a shape or an attribute: the only ones whose values are read at import.
 
-The rule: what SETTINGS names becomes a constant where it is an initializer, or a graph input whose
-value the caller gives at import as a plain number or as ``Fixed``. What FIXED names becomes one
-only as an initializer. Every other initializer of floats or bytes with more than one element is a
-weight, a parameter of the module, and every other graph input stays an input of the compiled model.
+The rule: an initializer at a position of SETTINGS or FIXED is a constant. A graph input that is
+used at positions of SETTINGS alone becomes a constant where the caller gives its value at import as
+a plain number or a list of numbers; an array there leaves it an input. Every other initializer of
+floats or bytes with more than one element is a weight, a parameter of the module, and every other
+graph input stays an input of the compiled model. (A plain number given for a scalar input fixes
+that input, wherever it is used: the caller asks for it.)
 """
 
 from __future__ import annotations
@@ -11,6 +13,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import onnx
+
+from burnish.compiler.importers.onnx.checks import graphs_of
+from burnish.compiler.importers.onnx.registry import STANDARD
 
 # Operator of ai.onnx -> positions of inputs that are settings.
 SETTINGS: dict[str, tuple[int, ...]] = {
@@ -78,3 +83,15 @@ def settings_of(graphs: Iterator[onnx.GraphProto], *tables: dict[str, tuple[int,
         for position in table.get(node.op_type, ())
         if position < len(node.input) and node.input[position]
     }
+
+
+def promotable(graph: onnx.GraphProto) -> set[str]:
+    """The graph inputs that are used at positions of SETTINGS alone."""
+    elsewhere = {value.name for value in graph.output}
+    taken = set()
+    for inner in graphs_of(graph):
+        for node in inner.node:
+            for position, name in enumerate(node.input):
+                at = position in SETTINGS.get(node.op_type, ()) and node.domain in STANDARD
+                (taken if at else elsewhere).add(name)
+    return {value.name for value in graph.input} & taken - elsewhere
