@@ -11,8 +11,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from onnx_suite import __doc__ as usage  # noqa: E402
-from onnx_suite import cases, listing, pool, themes  # noqa: E402
+from onnx_suite import __doc__ as usage
+from onnx_suite import cases, listing, pool, themes
 
 
 def main() -> int:

@@ -119,8 +119,8 @@ class Worker:
             stderr=subprocess.DEVNULL if not os.environ.get("ONNX_SUITE_STDERR") else None,
             text=True,
             pass_fds=(write,),
-            env={**os.environ, "PYTHONPATH": path, "BURNISH_CACHE_LIMIT": "0", "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
+            env={**os.environ, "PYTHONPATH": path, "BURNISH_CACHE_LIMIT": "0"},
+        )
         os.close(write)
         self.answers, self._rest = read, b""
         if self._line(START_S) != "ready":

@@ -88,7 +88,7 @@ def settings_of(graphs: Iterator[onnx.GraphProto], *tables: dict[str, tuple[int,
 def promotable(graph: onnx.GraphProto) -> set[str]:
     """The graph inputs that are used at positions of SETTINGS alone."""
     elsewhere = {value.name for value in graph.output}
-    taken = set()
+    taken: set[str] = set()
     for inner in graphs_of(graph):
         for node in inner.node:
             for position, name in enumerate(node.input):
