@@ -169,11 +169,13 @@ def _group_norm(builder: relax.BlockBuilder, call: relax.Call, _out: Any) -> rel
 
 
 def _instance_norm(builder: relax.BlockBuilder, call: relax.Call, _out: Any) -> relax.Expr | None:
-    """Each channel is a group of its own."""
+    """Each channel is a group of its own, of one picture or of a batch of one."""
     x, attrs = call.args[0], call.attrs
     rank = int(x.ty.ndim)
     axes = sorted(int(axis) % rank for axis in attrs.axes)
-    channels = x.ty.shape[1]
+    batch, channels = list(x.ty.shape)[:2]
+    if isinstance(batch, tirx.IntImm) and int(batch) == 1 and axes[:1] == [0]:
+        axes = axes[1:]
     if int(attrs.channel_axis) % rank != 1 or axes != list(range(2, rank)):
         return None
     if not isinstance(channels, tirx.IntImm):

@@ -6,18 +6,29 @@ norm, sums and means over the last axis.
 2. A reduction runs in ``lanes`` x 4 partial results, so that it is limited by loads and not by
    the latency of one add; the partial results are folded at the end.
 3. What stages of one row hand to each other lives in a buffer of that row only.
+4. A row too long for such a buffer is kept in the output's row, where that is written last.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tvm.ir import Expr, Var
 from tvm.tirx import Stmt
 
 from burnish.targets.cpu import loops, maps
-from burnish.targets.cpu.stages import Iter, Program, Stage, loads, loads_of, replace_loads, walk
+from burnish.targets.cpu.regrouped import grouped, joined
+from burnish.targets.cpu.stages import (
+    Iter,
+    Program,
+    Stage,
+    loads,
+    loads_of,
+    replace_loads,
+    same_indices,
+    walk,
+)
 from burnish.targets.target import CpuTarget
 
 _ROW_BYTES = 128 * 1024
@@ -38,9 +49,10 @@ def match(program: Program, start: int) -> RowGroup | None:
     """The longest row group from stage ``start`` on, or ``None``."""
     best: RowGroup | None = None
     for end in range(start + 1, len(program.stages) + 1):
-        group = program.stages[start:end]
+        now = grouped(program, start, end)
+        group = now.stages[start:end]
         rows = _row_axes(group)
-        if rows is None or not _is_group(program, group, rows):
+        if rows is None or not _is_group(now, group, rows):
             continue
         best = RowGroup(tuple(group), rows)
     return best
@@ -64,7 +76,9 @@ def _is_group(program: Program, group: tuple[Stage, ...], rows: int) -> bool:
     first = next(stage for stage in group if stage.combine is not None)
     lead = [it.extent for it in first.spatial[:rows]]
     for stage in group:
-        if stage.guards or not stage.identity() or len(stage.spatial) < rows:
+        if stage.guards or len(stage.spatial) < rows:
+            return False
+        if not stage.identity() and not (stage is group[-1] and program.is_output(stage)):
             return False
         if any(
             not loops.simplify_equal(a.extent, b)
@@ -93,6 +107,7 @@ def _is_group(program: Program, group: tuple[Stage, ...], rows: int) -> bool:
             stage is not group[-1]
             and not program.is_output(stage)
             and _row_bytes(stage, rows) is None
+            and _overwriting(program, group, stage, rows) is None
         ):
             return False
     return True
@@ -147,51 +162,96 @@ def emit(program: Program, group: RowGroup, target: CpuTarget) -> Stmt:
     def row(flat: Expr) -> Stmt:
         at = loops.split_index(flat, extents)
         parts: list[Stmt] = []
-        kept: dict[Var, Var] = {}
+        kept: dict[Var, _Place] = {}
         for stage in group.stages:
-            if not program.is_output(stage):
+            later = _overwriting(program, group.stages, stage, rows)
+            if later is not None and _row_bytes(stage, rows) is None:
+                kept[stage.out] = _Place(later.out, at)
+            elif not program.is_output(stage):
                 shape = [it.extent for it in stage.spatial[rows:]] or [1]
-                kept[stage.out] = loops.local(shape, str(stage.out.dtype), stage.name)
-                parts.append(loops.allocate(kept[stage.out]))
+                buffer = loops.local(shape, str(stage.out.dtype), stage.name)
+                kept[stage.out] = _Place(buffer)
+                parts.append(loops.allocate(buffer))
             parts.append(_stage_in_row(stage, rows, at, kept, target))
         return loops.seq(*parts)
 
     return maps.parallel_or_serial(loops.product(extents), work, row)
 
 
+@dataclass(frozen=True)
+class _Place:
+    """Where a row of an intermediate stage is: ``buffer[*lead, *indices within the row]``."""
+
+    buffer: Var
+    lead: Sequence[Expr] = ()
+
+    def at(self, inner: Sequence[Expr]) -> list[Expr]:
+        return [*self.lead, *(inner or ([] if self.lead else [loops.const(0)]))]
+
+
+def _overwriting(program: Program, group: Sequence[Stage], stage: Stage, rows: int) -> Stage | None:
+    """The output stage whose memory may hold ``stage`` until it is written (rule 4)."""
+    last = group[-1]
+    if program.is_output(stage) or stage.combine is not None or last.combine is not None:
+        return None
+    if not program.is_output(last) or stage is last or not last.identity():
+        return None
+    same = str(stage.out.dtype) == str(last.out.dtype) and len(stage.spatial) == len(last.spatial)
+    if not same or not all(
+        loops.simplify_equal(a.extent, b.extent)
+        for a, b in zip(stage.spatial, last.spatial, strict=True)
+    ):
+        return None
+    own = [it.var for it in last.spatial]
+    in_place = all(same_indices(load.indices, own) for load in loads_of(last.value, stage.out))
+    others = any(
+        other is not stage and other is not last and _overwritable(other, last, rows)
+        for other in group
+        if not program.is_output(other)
+    )
+    return last if in_place and not others else None
+
+
+def _overwritable(stage: Stage, last: Stage, rows: int) -> bool:
+    return stage.combine is None and _row_bytes(stage, rows) is None
+
+
 def _stage_in_row(
-    stage: Stage, rows: int, at: list[Expr], kept: dict[Var, Var], target: CpuTarget
+    stage: Stage, rows: int, at: list[Expr], kept: dict[Var, _Place], target: CpuTarget
 ) -> Stmt:
     mapping = {it.var: index for it, index in zip(stage.spatial[:rows], at, strict=True)}
     value = stage.value
-    for old, new in kept.items():
+    for old, place in kept.items():
         if loads_of(value, old):
-            value = replace_loads(value, old, _tail_of(new, rows))
+            value = replace_loads(value, old, _tail_of(place, rows))
     value = loops.substitute(value, mapping)
     inner = list(stage.spatial[rows:])
-    out = kept.get(stage.out)
-
-    def put(new: Expr, at_inner: list[Expr]) -> Stmt:
-        if out is not None:
-            return loops.store(out, new, at_inner or [loops.const(0)])
-        return loops.store(stage.out, new, [*at, *at_inner])
-
+    own = kept.get(stage.out)
+    if own is not None:
+        out, indices = own.buffer, own.at([it.var for it in inner])
+    else:
+        out = stage.out
+        indices = [loops.substitute(index, mapping) for index in stage.indices]
     if stage.combine is None:
-        return _map_row(inner, value, put, target)
-    zeros: list[Expr] = [loops.const(0) for _ in inner]
-    value = loops.substitute(value, {it.var: loops.const(0) for it in inner})
-    return _fold_row(stage, value, lambda new: put(new, zeros), target)
+        return _map_row(inner, value, out, indices, target)
+    zeros = {it.var: loops.const(0) for it in inner}
+    value = loops.substitute(value, zeros)
+    indices = [loops.substitute(index, zeros) for index in indices]
+    return _fold_row(stage, value, lambda new: loops.store(out, new, indices), target)
 
 
-def _tail_of(buffer: Var, rows: int) -> Callable[[list[Expr]], Expr]:
-    return lambda indices: buffer[tuple(indices[rows:]) or (loops.const(0),)]
+def _tail_of(place: _Place, rows: int) -> Callable[[list[Expr]], Expr]:
+    return lambda indices: place.buffer[tuple(place.at(indices[rows:]))]
 
 
 def _map_row(
-    inner: list[Iter], value: Expr, put: Callable[[Expr, list[Expr]], Stmt], target: CpuTarget
+    inner: list[Iter], value: Expr, out: Var, indices: list[Expr], target: CpuTarget
 ) -> Stmt:
     if not inner:
-        return put(value, [])
+        return loops.store(out, value, indices)
+    inner, became = joined(inner, [value, out[tuple(indices)]])
+    value = loops.substitute(value, became)
+    indices = [loops.substitute(index, became) for index in indices]
     *outer, last = inner
 
     def over(left: list[Iter], done: dict[Var, Expr]) -> Stmt:
@@ -204,7 +264,8 @@ def _map_row(
 
         def element(i: Expr) -> Stmt:
             mapping = {**done, last.var: i}
-            return put(loops.substitute(value, mapping), [mapping[it.var] for it in inner])
+            place = [loops.substitute(index, mapping) for index in indices]
+            return loops.store(out, loops.substitute(value, mapping), place)
 
         return loops.span(last.extent, target.lanes, element)
 
@@ -213,7 +274,9 @@ def _map_row(
 
 def _fold_row(stage: Stage, value: Expr, put: Callable[[Expr], Stmt], target: CpuTarget) -> Stmt:
     """Rule 2."""
-    *outer, last = stage.reduce
+    iters, became = joined(stage.reduce, [value])
+    value = loops.substitute(value, became)
+    *outer, last = iters
     lanes, width = target.lanes, target.lanes * _PARTIAL_VECTORS
     dtype = str(stage.out.dtype)
     partial = loops.local([width], dtype, "partial")
