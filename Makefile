@@ -15,6 +15,7 @@ TORCH_INDEX_URL ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 READY := $(VENV)/.ready
+VENV_TF ?= .venv-tf
 FOLDERS := compiler models passes targets
 PYTEST := $(BIN)/python -m pytest
 
@@ -31,7 +32,7 @@ $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
 	PIP="$(PIP)" TORCH_INDEX_URL="$(TORCH_INDEX_URL)" .ci/install-torch
 	@echo "make: installing burnish and the libraries of its tests and demo"
-	$(PIP) install -qq -c constraints.txt -e '.[bench,dev,onnx,zoo]'
+	$(PIP) install -qq -c constraints.txt -e '.[bench,dev,keras,onnx,tflite,zoo]'
 	@if $(PIP) list --format=freeze | grep -E '^nvidia-' >&2; then \
 	  echo "make: these CUDA packages came along though the CPU path uses none; see TORCH_INDEX_URL in the Makefile" >&2; exit 2; fi
 	@touch $@
@@ -65,6 +66,18 @@ test: lint types imports ## lint, types, import rules and the default tests
 test-all: $(READY) ## the heavy tests, and the property tests with 500 examples each
 	BURNISH_FULL=1 $(PYTEST) -m "heavy or property"
 
+# TensorFlow in an environment of its own: most who use Burnish have none.
+$(VENV_TF)/.ready: pyproject.toml constraints.txt
+	test -x $(VENV_TF)/bin/python || "$(PYTHON)" -m venv $(VENV_TF)
+	PIP="$(VENV_TF)/bin/python -m pip --disable-pip-version-check" TORCH_INDEX_URL="$(TORCH_INDEX_URL)" .ci/install-torch
+	@echo "make: installing burnish and TensorFlow into $(VENV_TF)"
+	$(VENV_TF)/bin/python -m pip --disable-pip-version-check install -qq -c constraints.txt -e '.[dev,tensorflow]'
+	@touch $@
+
+.PHONY: test-tensorflow
+test-tensorflow: $(VENV_TF)/.ready ## TensorFlow, Keras and TFLite models, in an environment with TensorFlow
+	$(VENV_TF)/bin/python -m pytest -m tensorflow tests/compiler/tensorflow
+
 .PHONY: demo
 demo: $(READY) ## the main job on three real models; writes demo-report/report.html
 	$(BIN)/burnish demo --out demo-report
@@ -80,4 +93,4 @@ bench-zoo: $(READY) ## every zoo model beside its baseline; wants a quiet machin
 .PHONY: clean
 clean: ## remove what the build and the tests leave; the virtual environment stays
 	rm -rf build dist *.egg-info demo-report .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+	find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +

@@ -85,10 +85,15 @@ def find_baseline(model: Any) -> Baseline:
         return Baseline(model.runtime, model, None)
     if isinstance(model, torch.nn.Module | torch.export.ExportedProgram):
         return EagerBaseline(model)
+    if hasattr(model, "keep_alive") and hasattr(model, "path"):  # a file that is read elsewhere
+        model = model.path
     if isinstance(model, str | Path):
         path = Path(model)
         if path.suffix not in {".onnx", ".pt2"}:
-            raise MeasureError(f"{path} is no baseline: expected a .onnx or .pt2 file")
+            raise MeasureError(
+                f"{path} is no baseline: expected a .onnx or .pt2 file; the runtime of a "
+                f"{path.suffix or 'folder'} is not run here, so compare with a Runner of it"
+            )
         if not path.is_file():
             raise MeasureError(f"the baseline {path} does not exist")
         return OnnxBaseline(path) if path.suffix == ".onnx" else EagerBaseline(_load_pt2(path))

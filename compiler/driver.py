@@ -39,10 +39,11 @@ def compile(
     """Compile a model.
 
     ``model`` is a ``torch.nn.Module``, a ``torch.export.ExportedProgram``, an
-    ``onnx.ModelProto``, or a path to an ``.onnx`` or ``.pt2`` file. ``example_inputs`` is what it
-    is called with. ``dynamic`` names sizes that stay open, ``{"x": {0: "batch"}}``. ``fields``
-    override those of ``config``: ``prune``, ``quantize``, ``tune``, ``precision``, ``threads``,
-    ``passes``, ``evaluate`` and the rest of :class:`~burnish.compiler.config.CompileConfig`.
+    ``onnx.ModelProto``, a Keras model, or a path (``.onnx``, ``.pt2``, ``.keras``, ``.tflite``, a
+    SavedModel's folder). ``example_inputs`` is what it is called with. ``dynamic`` names sizes
+    that stay open, ``{"x": {0: "batch"}}``. ``fields`` override those of ``config``: ``prune``,
+    ``quantize``, ``tune``, ``precision``, ``threads``, ``passes``, ``evaluate`` and the rest of
+    :class:`~burnish.compiler.config.CompileConfig`.
     ``cache=False`` neither takes the finished model from the compile cache nor keeps it there
     (:mod:`burnish.compiler.compile_cache`); ``report.cache`` says what the cache did.
 

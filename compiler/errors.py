@@ -6,9 +6,11 @@ remedy; only the compiler wraps them, adding the stage and the pass.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 
 class BurnishError(Exception):
@@ -67,7 +69,8 @@ class UnsupportedOperator:
     """One operator the importer has no converter for; ``nodes`` are node or module names.
 
     ``shapes`` and ``sources`` say, where they are known, what each of ``nodes`` works on and the
-    line of the user's code that calls it; ``remedy`` is what to do.
+    line of the user's code that calls it; ``remedy`` is what to do, ``nearest`` the closest form
+    that is supported. ``version`` is that of the operator set of ``domain``.
     """
 
     name: str
@@ -77,6 +80,15 @@ class UnsupportedOperator:
     shapes: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
     remedy: str = ""
+    nearest: str = ""
+    domain: str = ""
+    version: int | None = None
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> UnsupportedOperator:
+        """The operator whose ``asdict`` went through JSON."""
+        lists = {name: tuple(data[name]) for name in ("nodes", "shapes", "sources")}
+        return cls(**{**data, **lists})
 
 
 class UnsupportedOperatorError(ImportModelError):
@@ -85,6 +97,10 @@ class UnsupportedOperatorError(ImportModelError):
     def __init__(self, message: str, operators: Sequence[UnsupportedOperator]) -> None:
         super().__init__(message)
         self.operators = tuple(operators)
+
+    def to_json(self) -> str:
+        """The operators as a JSON object: ``{"schema": 1, "operators": [...]}``."""
+        return json.dumps({"schema": 1, "operators": [asdict(item) for item in self.operators]})
 
 
 class InvalidInputError(BurnishError, ValueError):

@@ -23,7 +23,7 @@ def ir_text(mod: tvm.IRModule) -> str:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a module came from: content hash, kind (``torch`` or ``onnx``), examples to run."""
+    """Where a module came from: content hash, kind (``torch``, ``onnx``, ...), examples to run."""
 
     hash: str
     kind: str

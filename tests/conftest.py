@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 from support import in_ci
 
 TESTS = Path(__file__).resolve().parent
+TIERS = ("heavy", "tensorflow")
 IR_FOLDERS = tuple(TESTS / name for name in ("compiler", "passes", "targets"))
 
 # No deadline: the first example of a test often pays for an import or a build.
@@ -38,13 +39,13 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the heavy tier unless ``-m`` chooses a tier or a test is named (``file::test``)."""
+    """Leave out the other tiers unless ``-m`` chooses one or a test is named (``file::test``)."""
     if config.option.markexpr or any("::" in arg for arg in config.args):
         return
-    heavy = [item for item in items if item.get_closest_marker("heavy")]
-    if heavy:
-        config.hook.pytest_deselected(items=heavy)
-        items[:] = [item for item in items if not item.get_closest_marker("heavy")]
+    other = [item for item in items if any(map(item.get_closest_marker, TIERS))]
+    if other:
+        config.hook.pytest_deselected(items=other)
+        items[:] = [item for item in items if item not in other]
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,7 @@ import typer
 
 from burnish.cli import console, options
 from burnish.cli.artifacts import SUFFIX, load
+from burnish.cli.check import check as checked
 from burnish.cli.inputs import parse_dynamic
 from burnish.cli.settings import Settings
 from burnish.cli.sources import Source, open_source
@@ -27,6 +28,13 @@ What = Annotated[
     typer.Argument(metavar="MODEL", help="A file, zoo:NAME, or an artifact.", show_default=False),
 ]
 At = Annotated[Stage, typer.Option("--stage", help="Where in the compiler to look at a model.")]
+Check = Annotated[
+    bool,
+    typer.Option(
+        "--check",
+        help="Say what of it can be imported; exit code 1 if not all can.",
+    ),
+]
 Ir = Annotated[bool, typer.Option("--ir", help="Print the IR as text, and nothing else.")]
 
 
@@ -38,6 +46,7 @@ def inspect(
     model: What,
     stage: At = Stage.imported,
     ir: Ir = False,
+    check: Check = False,
     target: options.Target = "cpu",
     recipe: options.Recipe = None,
     prune: options.Prune = None,
@@ -60,6 +69,8 @@ def inspect(
 
     * `burnish inspect net.onnx --stage optimized --quantize int8 --ir`
 
+    * `burnish inspect net.onnx --check`
+
     * `burnish inspect net.burnish`
     """
     from burnish.compiler.summary import param_rows
@@ -76,6 +87,11 @@ def inspect(
         )
         with console.progress(f"reading {model}"):
             source = open_source(model, input)
+        if check:
+            config = settings.config()
+            if not checked(source, parse_dynamic(dynamic), fold=config.fold_onnx).importable:
+                raise typer.Exit(1)
+            return
         with console.progress(f"taking {model} to the stage {stage.value}"):
             found = _at_stage(source, stage, target, settings.config(), parse_dynamic(dynamic))
     if console.flags.json:

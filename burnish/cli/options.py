@@ -30,7 +30,7 @@ Model = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="A file (.onnx, .pt2) or zoo:NAME; see 'burnish zoo'.",
+        help="A file (.onnx, .pt2, .keras, .tflite), a SavedModel, or zoo:NAME.",
         show_default=False,
     ),
 ]

@@ -6,11 +6,14 @@ import runpy
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from burnish.cli.console import notes
 from burnish.cli.inputs import InputSpec, make, overridden, parse_specs
 from burnish.compiler.errors import ConfigError, ImportModelError
+
+if TYPE_CHECKING:
+    from burnish.compiler.importers.formats import Input
 
 ZOO = "zoo:"
 
@@ -49,11 +52,11 @@ def open_source(model: str, inputs: Iterable[str] | None = None, seed: int = 0) 
         return Source(model, entry.model, tuple(entry.example_inputs), entry)
     from burnish.compiler.importers.files import load_file
 
-    loaded = load_file(model)
+    loaded: Any = load_file(model)
     if hasattr(loaded, "graph_signature"):
         return _exported(model, loaded, overrides)
-    specs = overridden(_onnx_specs(loaded.graph), overrides)
-    return Source(model, Path(model), make(specs, seed), specs=specs)
+    specs = overridden([_spec(item) for item in loaded.inputs], overrides)
+    return Source(model, loaded, make(specs, seed), specs=specs)
 
 
 def register_from(file: str | None) -> None:
@@ -67,32 +70,21 @@ def register_from(file: str | None) -> None:
 
 def _exported(name: str, program: Any, overrides: dict[str, InputSpec]) -> Source:
     if overrides:
-        raise ConfigError("--input is for ONNX files: a .pt2 file brings its example inputs")
+        raise ConfigError("--input is for other files: a .pt2 file brings its example inputs")
     if program.example_inputs is None:
         raise ImportModelError(f"{name} holds no example inputs; export it again with them")
     arguments, keywords = program.example_inputs
     return Source(name, program, (*arguments, *keywords.values()))
 
 
-def _onnx_specs(graph: Any) -> list[InputSpec]:
-    """Inputs of an ONNX graph; a free dimension is taken as 1, and said so."""
-    weights = {item.name for item in graph.initializer}
-    return [_onnx_spec(item) for item in graph.input if item.name not in weights]
-
-
-def _onnx_spec(item: Any) -> InputSpec:
-    import onnx
-
-    tensor = item.type.tensor_type
-    if not item.type.HasField("tensor_type") or tensor.elem_type == onnx.TensorProto.STRING:
-        raise ImportModelError(f"input {item.name!r} is no tensor of numbers")
-    shape = tuple(_onnx_dim(item.name, axis, dim) for axis, dim in enumerate(tensor.shape.dim))
-    return InputSpec(item.name, shape, onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name)
-
-
-def _onnx_dim(name: str, axis: int, dim: Any) -> int:
-    if dim.HasField("dim_value") and dim.dim_value > 0:
-        return int(dim.dim_value)
-    free = dim.dim_param or "free"
-    notes().print(f"input {name!r}: axis {axis} ({free}) is taken as 1; --input says otherwise")
-    return 1
+def _spec(item: Input) -> InputSpec:
+    """An input that a file declares; an open size is taken as 1, and said so."""
+    shape = []
+    for axis, size in enumerate(item.shape):
+        if not isinstance(size, int):
+            notes().print(
+                f"input {item.name!r}: axis {axis} ({size or 'free'}) is taken as 1; --input says "
+                "otherwise"
+            )
+        shape.append(size if isinstance(size, int) else 1)
+    return InputSpec(item.name, tuple(shape), item.dtype)

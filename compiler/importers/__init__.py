@@ -1,4 +1,4 @@
-"""Reading a model: torch.nn.Module, ExportedProgram, ONNX, or a file -> named-weight IR."""
+"""Reading a model: PyTorch, ONNX, Keras, TFLite, as an object or a file -> named-weight IR."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Any
 import tvm
 
 from burnish.compiler.errors import ImportModelError
-from burnish.compiler.importers.files import load_file
+from burnish.compiler.importers.files import SUFFIXES, load_file
+from burnish.compiler.importers.keras_file import KerasFile, KerasModule, with_variable_names
+from burnish.compiler.importers.model_file import ModelFile
+from burnish.compiler.importers.survey import Survey, surveyed
 from burnish.compiler.signature import Signature
 
 if TYPE_CHECKING:
@@ -26,8 +29,9 @@ class ImportedModel:
 
     ``mod`` keeps the convention of :mod:`burnish.passes.params`; ``main`` returns a tuple of the
     tensors in ``signature.outputs``. ``source_hash`` is the sha256 of the model's content,
-    ``kind`` is ``"torch"`` or ``"onnx"``, and ``source`` the model object that was read (loaded,
-    where a path was given): the baseline to compare with.
+    ``kind`` is ``"torch"``, ``"onnx"`` or another of
+    :data:`~burnish.compiler.importers.formats.FORMATS`, and ``source`` the model that was given:
+    the object, the loaded program of a ``.pt2`` file, or the path of any other.
     """
 
     mod: tvm.IRModule
@@ -46,8 +50,9 @@ class ImportedModel:
 class LoadedModel:
     """A model read from its file, a module traced; nothing is translated yet.
 
-    ``content`` is an ``ExportedProgram`` or a ``ModelProto``, ``names`` the arguments of a traced
-    module, ``source`` the model object that was read.
+    ``content`` is an ``ExportedProgram``, a ``ModelProto`` or a
+    :class:`~burnish.compiler.importers.model_file.ModelFile`, ``names`` the arguments of a traced
+    module, ``source`` the model that was given.
     """
 
     content: Any = field(repr=False)
@@ -58,6 +63,8 @@ class LoadedModel:
     @functools.cached_property
     def hash(self) -> str:
         """sha256 of the content: the graph and every weight."""
+        if isinstance(self.content, ModelFile):
+            return self.content.digest
         if self.kind == "torch":
             from burnish.compiler.importers.pytorch.hash import program_hash
 
@@ -77,7 +84,9 @@ def import_model(
     """Read a model.
 
     ``model`` is a ``torch.nn.Module``, a ``torch.export.ExportedProgram``, an
-    ``onnx.ModelProto``, or the path of an ``.onnx`` or ``.pt2`` file.
+    ``onnx.ModelProto``, a Keras model, or the path of an ``.onnx``, ``.pt2``, ``.keras`` or
+    ``.tflite`` file or of a TensorFlow SavedModel's folder. Files but ``.pt2`` are read in a child
+    process with limits (:mod:`burnish.compiler.importers.contained`).
 
     ``example_inputs`` is what the model is called with: a tuple of positional arguments, or a
     mapping of keyword arguments. A module needs it; an ONNX model needs it only for inputs whose
@@ -104,13 +113,24 @@ def load_model(
 ) -> LoadedModel:
     """Read a model as far as its content hash needs it; arguments as of :func:`import_model`."""
     read: Any = load_file(model) if isinstance(model, (str, os.PathLike)) else model
+    if _is_keras(read):
+        from burnish.compiler.importers.keras_file import open_model
+
+        read = open_model(read)
+    if isinstance(read, ModelFile):
+        return LoadedModel(read, read.kind, read.path if read.keep_alive is None else model)
+    if isinstance(read, KerasFile):
+        traced, arguments = read.trace(example_inputs, dynamic)
+        return LoadedModel(traced, "torch", model, arguments)
     kind = _kind(read)
     if kind == "onnx":
         return LoadedModel(read, kind, read)
     from burnish.compiler.importers.pytorch import trace
 
     program, names = trace(read, example_inputs, dynamic)
-    return LoadedModel(program, kind, read, names)
+    if isinstance(read, KerasModule):
+        with_variable_names(program, read.model)
+    return LoadedModel(program, kind, model, names)
 
 
 def import_loaded(
@@ -121,7 +141,9 @@ def import_loaded(
     fold: bool = True,
 ) -> ImportedModel:
     """Translate what :func:`load_model` read, with the same arguments."""
-    if loaded.kind == "torch":
+    if isinstance(loaded.content, ModelFile):
+        mod, signature = loaded.content.convert(example_inputs, dynamic, fold=fold)
+    elif loaded.kind == "torch":
         from burnish.compiler.importers.pytorch import import_program
 
         mod, signature = import_program(loaded.content, loaded.names, dynamic)
@@ -132,9 +154,45 @@ def import_loaded(
     return ImportedModel(mod, signature, loaded.hash, loaded.kind, loaded.source)
 
 
+def survey_model(
+    model: Any,
+    example_inputs: Any = None,
+    *,
+    dynamic: Mapping[str, Any] | None = None,
+    fold: bool = True,
+) -> Survey:
+    """What of a model can be imported; arguments as of :func:`import_model`.
+
+    Unsupported operators are in the result, not raised. Raises
+    :class:`~burnish.compiler.errors.ImportModelError` for a model that cannot be read at all.
+    """
+    loaded = load_model(model, example_inputs, dynamic=dynamic)
+    if isinstance(loaded.content, ModelFile):
+        return loaded.content.survey(example_inputs, dynamic, fold=fold)
+
+    def attempt() -> object:
+        return import_loaded(loaded, example_inputs, dynamic=dynamic, fold=fold)
+
+    if loaded.kind == "torch":
+        from burnish.compiler.importers.pytorch import survey as torch_survey
+
+        return surveyed("torch", torch_survey.work_of(loaded.content), attempt)
+    from burnish.compiler.importers.onnx import survey as onnx_survey
+
+    return surveyed("onnx", onnx_survey.work_of(loaded.content, example_inputs), attempt)
+
+
+def _roots(model: Any) -> set[str]:
+    """The top-level packages that the model's class comes from."""
+    return {base.__module__.partition(".")[0] for base in type(model).__mro__}
+
+
+def _is_keras(model: Any) -> bool:
+    return "keras" in _roots(model) or "tf_keras" in _roots(model)
+
+
 def _kind(model: Any) -> str:
-    roots = {base.__module__.partition(".")[0] for base in type(model).__mro__}
-    if "torch" in roots:
+    if "torch" in _roots(model):
         import torch
 
         if isinstance(model, torch.nn.Module | torch.export.ExportedProgram):
@@ -143,8 +201,17 @@ def _kind(model: Any) -> str:
         return "onnx"
     raise ImportModelError(
         f"cannot import {type(model).__name__}: give a torch.nn.Module, a torch.export."
-        "ExportedProgram, an onnx.ModelProto, or the path of an .onnx or .pt2 file"
+        "ExportedProgram, an onnx.ModelProto, a keras.Model, or the path of a model "
+        f"({', '.join(SUFFIXES)}, a SavedModel's folder)"
     )
 
 
-__all__ = ["ImportedModel", "LoadedModel", "import_loaded", "import_model", "load_model"]
+__all__ = [
+    "ImportedModel",
+    "LoadedModel",
+    "Survey",
+    "import_loaded",
+    "import_model",
+    "load_model",
+    "survey_model",
+]

@@ -23,6 +23,7 @@ from burnish.compiler.errors import ImportModelError
 from burnish.compiler.importers.onnx import bodies, sizes, tvm_converters
 from burnish.compiler.importers.onnx.checks import graphs_of
 from burnish.compiler.importers.onnx.node import Node, attributes, bind_attributes
+from burnish.compiler.importers.onnx.refusals import not_found
 from burnish.compiler.importers.onnx.registry import STANDARD, Refused, converter_of
 from burnish.compiler.importers.onnx.settings import FIXED, SETTINGS, settings_of
 from burnish.compiler.importers.onnx.values import (
@@ -34,7 +35,7 @@ from burnish.compiler.importers.onnx.values import (
     to_array,
     value_of,
 )
-from burnish.compiler.importers.unsupported import unsupported_error
+from burnish.compiler.importers.unsupported import Found, unsupported_error
 from burnish.compiler.signature import TensorSpec
 from burnish.passes.params import with_main
 
@@ -76,8 +77,7 @@ class GraphImporter:
         self._parameters: list[relax.Var] = []
         self._made: list[relax.Var] = []
         self._dataflow = True
-        self._found: dict[str, list[str]] = {}
-        self._reasons: dict[str, str] = {}
+        self._found: list[Found] = []
 
     def module(self) -> tvm.IRModule:
         """The module; its weights are in :attr:`weights`.
@@ -101,7 +101,7 @@ class GraphImporter:
             with self.bb.dataflow() if dataflow else contextlib.nullcontext():
                 self.convert_nodes(graph.node)
                 if self._found:
-                    raise unsupported_error("ONNX", self._found, self._reasons)
+                    raise unsupported_error("ONNX", self._found)
                 result = relax.Tuple([self.tensor(value.name) for value in graph.output])
                 result = self.bb.emit_output(result) if dataflow else result
             self.bb.emit_func_output(result)
@@ -261,10 +261,7 @@ class GraphImporter:
         try:
             results = self._results(proto, where)
         except Refused as refusal:
-            name = f"{proto.domain or 'ai.onnx'}.{proto.op_type}"
-            self._found.setdefault(name, []).append(where)
-            if str(refusal):
-                self._reasons[name] = str(refusal)
+            self._found.append(not_found(proto, where, self.versions, str(refusal)))
             results = (MISSING,) * len(proto.output)
         wanted = [index for index, name in enumerate(proto.output) if name]
         if len(results) <= max(wanted, default=-1):

@@ -1,0 +1,45 @@
+"""What is said of an ONNX node that cannot be imported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from onnx import NodeProto
+
+from burnish.compiler.importers.advice import nearest, onnx_remedy, source_line
+from burnish.compiler.importers.onnx import tvm_converters
+from burnish.compiler.importers.onnx.bodies import has_body
+from burnish.compiler.importers.onnx.registry import STANDARD, all_converters
+from burnish.compiler.importers.unsupported import NO_CONVERTER, Found
+
+
+def not_found(proto: NodeProto, where: str, versions: Mapping[str, int], why: str) -> Found:
+    """A node, why it is refused (``""``: there is no converter), and what comes nearest."""
+    domain = "" if proto.domain in STANDARD else proto.domain
+    names = STANDARD if domain == "" else (domain,)
+    version = next((versions[name] for name in names if name in versions), None)
+    trace = next((p.value for p in proto.metadata_props if p.key.endswith("stack_trace")), "")
+    return Found(
+        f"{domain or 'ai.onnx'}.{proto.op_type}",
+        where,
+        why or NO_CONVERTER,
+        domain=domain or "ai.onnx",
+        version=version,
+        source=source_line(trace),
+        nearest="" if why else _nearest(proto.op_type, domain, version or 1),
+        remedy="" if why else onnx_remedy(domain),
+    )
+
+
+def _nearest(op: str, domain: str, version: int) -> str:
+    """The same operator of a newer version or another domain, else one of a similar name."""
+    own = all_converters()
+    newer = [since for since, _ in own.get((domain, op), ()) if since > version]
+    if newer:
+        return f"{domain or 'ai.onnx'}.{op} from version {min(newer)}"
+    elsewhere = [other or "ai.onnx" for other, name in own if name == op and other != domain]
+    if domain and (tvm_converters.has_converter(op, "") or has_body(op, "", 26)):
+        elsewhere.append("ai.onnx")
+    if elsewhere:
+        return f"{sorted(elsewhere)[0]}.{op}"
+    return nearest(op, {name for other, name in own if other == domain})

@@ -1,0 +1,1 @@
+"""TFLite models, on TVM's converters and ours."""
