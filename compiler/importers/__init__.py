@@ -188,7 +188,7 @@ def _roots(model: Any) -> set[str]:
 
 
 def _is_keras(model: Any) -> bool:
-    return "keras" in _roots(model) or "tf_keras" in _roots(model)
+    return "keras" in _roots(model)
 
 
 def _kind(model: Any) -> str:

@@ -77,7 +77,12 @@ def contained(
         sys.stderr.flush()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of fork beside threads
-            pid = os.fork()
+            try:
+                pid = os.fork()
+            except OSError as error:
+                raise ImportModelError(
+                    f"no process can be started to read {what}: {error}; close other programs"
+                ) from error
         if pid == 0:
             _child(work, what, reply, noise, limits)
         os.close(child_end)

@@ -211,6 +211,28 @@ def test_inspect_a_model_at_a_stage(call: Call, stage: str) -> None:
     assert "operators" in out
 
 
+def test_inspect_says_what_can_be_imported(call: Call) -> None:
+    found = document(call("inspect", "net.onnx", "--check", "--json"))
+    assert found["importable"]
+    assert (found["operator_share"], found["flop_share"]) == (1.0, 1.0)
+    assert [row["name"] for row in found["operators"]] == ["Gemm", "Relu"]
+    code, out, _ = call("inspect", "net.pt2", "--check")
+    assert code == 0
+    assert "can be imported: 100.0% of operators and 100.0% of FLOPs are covered" in out
+
+    model = onnx.load("net.onnx")
+    model.graph.node[0].op_type = "Mystery"
+    model.graph.node[0].domain = "my.domain"
+    model.opset_import.append(helper.make_opsetid("my.domain", 2))
+    onnx.save(model, "part.onnx")
+    found = document(call("inspect", "part.onnx", "--check", "--json", "--no-fold"), 1)
+    assert [item["name"] for item in found["unsupported"]] == ["my.domain.Mystery"]
+    code, out, _ = call("inspect", "part.onnx", "--check", "--no-fold")
+    assert code == 1
+    assert "my.domain.Mystery x1: the domain 'my.domain' has no such converter" in out
+    assert "cannot be imported: 66.7% of operators" in out
+
+
 def test_inspect_an_artifact(call: Call) -> None:
     found = document(call("inspect", "net.burnish", "--json"))
     assert found["stage"] == "compiled"

@@ -19,6 +19,7 @@ def not_found(proto: NodeProto, where: str, versions: Mapping[str, int], why: st
     names = STANDARD if domain == "" else (domain,)
     version = next((versions[name] for name in names if name in versions), None)
     trace = next((p.value for p in proto.metadata_props if p.key.endswith("stack_trace")), "")
+    absent = not why or why.endswith("has no such converter")
     return Found(
         f"{domain or 'ai.onnx'}.{proto.op_type}",
         where,
@@ -26,8 +27,8 @@ def not_found(proto: NodeProto, where: str, versions: Mapping[str, int], why: st
         domain=domain or "ai.onnx",
         version=version,
         source=source_line(trace),
-        nearest="" if why else _nearest(proto.op_type, domain, version or 1),
-        remedy="" if why else onnx_remedy(domain),
+        nearest=_nearest(proto.op_type, domain, version or 1) if absent else "",
+        remedy=onnx_remedy(domain) if absent else "",
     )
 
 
