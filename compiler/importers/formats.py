@@ -3,7 +3,8 @@
 A format is five functions, named ``module:function`` below ``burnish.compiler.importers``, so that
 what they need is loaded on first use:
 
-``read(path)``       the file -> its content; checks that need no conversion
+``read(path)``       the file -> its content; checks that need no conversion. Also called as
+                     ``read(path, params)`` where weights were given beside the file
 ``digest(content)``  sha256 of the content, in hexadecimal
 ``inputs(content)``  run-time inputs, :class:`Input` each
 ``convert(content, example_inputs, dynamic, fold)``  the module under the IR convention, and its

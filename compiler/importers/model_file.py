@@ -22,12 +22,14 @@ from burnish.passes.params import get_params, with_params, without_params
 class ModelFile:
     """A file of one of :data:`~burnish.compiler.importers.formats.FORMATS`.
 
+    ``params`` are weights that lie beside the file, where its format has them so.
     ``keep_alive`` is what must live as long as the file is wanted, such as its folder.
     """
 
     path: Path
     kind: str
     keep_alive: Any = field(default=None, repr=False, compare=False)
+    params: Any = field(default=None, repr=False, compare=False)
 
     @property
     def format(self) -> Format:
@@ -58,7 +60,7 @@ class ModelFile:
         """
 
         def work() -> tuple[Data, Arrays]:
-            content = self.format.function("read")(self.path)
+            content = self._read()
             function = self.format.function("convert")
             mod, signature = function(content, example_inputs, dynamic, fold=fold)
             weights = {name: value.numpy() for name, value in get_params(mod).items()}
@@ -76,7 +78,7 @@ class ModelFile:
         """What of the model can be imported."""
 
         def work() -> tuple[Data, Arrays]:
-            content = self.format.function("read")(self.path)
+            content = self._read()
             convert = self.format.function("convert")
             found = surveyed(
                 self.kind,
@@ -88,12 +90,16 @@ class ModelFile:
         return Survey.from_dict(self._contained(work)[0])
 
     def _facts(self) -> tuple[Data, Arrays]:
-        content = self.format.function("read")(self.path)
+        content = self._read()
         inputs = self.format.function("inputs")(content)
         return {
             "digest": self.format.function("digest")(content),
             "inputs": [[item.name, list(item.shape), item.dtype] for item in inputs],
         }, {}
+
+    def _read(self) -> Any:
+        read = self.format.function("read")
+        return read(self.path) if self.params is None else read(self.path, self.params)
 
     def _contained(self, work: Any) -> tuple[Data, Arrays]:
         return contained(work, str(self.path), Limits.of(self.path.stat().st_size))
