@@ -20,7 +20,7 @@ from onnx import AttributeProto, ModelProto, NodeProto
 from tvm import relax, tirx
 
 from burnish.compiler.errors import ImportModelError
-from burnish.compiler.importers.onnx import bodies, sizes, tvm_converters
+from burnish.compiler.importers.onnx import bodies, folding, sizes, tvm_converters
 from burnish.compiler.importers.onnx.checks import graphs_of
 from burnish.compiler.importers.onnx.node import Node, attributes, bind_attributes
 from burnish.compiler.importers.onnx.refusals import not_found
@@ -331,7 +331,8 @@ class GraphImporter:
             proto, self,
         )  # fmt: skip
         try:
-            found = self._over_sizes(node)
+            found = self._folded(node)
+            found = self._over_sizes(node) if found is None else found
             found = own(node) if found is None and own is not None else found
         except (ImportModelError, Refused, _BranchesError):
             raise
@@ -399,6 +400,19 @@ class GraphImporter:
         array = carried(array, kind)
         return self.typed(relax.const(array, str(array.dtype)), kind)
 
+    def _folded(self, node: Node) -> tuple[relax.Expr, ...] | None:
+        """The results of a node whose inputs are all known, where there is a rule for it."""
+        if node.domain != "" or any(id(expr) in self._kinds for expr in node.inputs):
+            return None
+        arrays = [None if expr is None else self.constant(expr) for expr in node.inputs]
+        known = zip(node.inputs, arrays, strict=True)
+        if any(expr is not None and array is None for expr, array in known):
+            return None
+        results = folding.folded(node.op, arrays, node.attrs)
+        if results is None:
+            return None
+        return tuple(relax.const(array, str(array.dtype)) for array in results)
+
     def _over_sizes(self, node: Node) -> relax.Expr | None:
         """A node that computes sizes, or shapes something by them; None for every other."""
         if node.domain != "":
@@ -410,8 +424,6 @@ class GraphImporter:
         elif any(id(expr) in self._sizes for expr in node.inputs):
             given = [self.sizes_of(expr) for expr in node.inputs]
             found = sizes.evaluate(node.op, given, node.attrs)
-            if found is None:
-                return self._reshaped(node, given)
         else:
             return None
         if found is None:
@@ -419,22 +431,11 @@ class GraphImporter:
         if node.op in ("Shape", "Cast"):
             dtype = "int32" if node.attrs.get("to") == onnx.TensorProto.INT32 else "int64"
         else:
-            dtype = node.dtype()
+            dtype = "bool" if node.op == "Equal" else node.dtype(1 if node.op == "Where" else 0)
         expr = self.bb.normalize(sizes.to_tensor(found, dtype))
         expr = expr if value_of(expr) is not None else self.bb.emit(expr)
         self._sizes[id(expr)] = (expr, found)
         return expr
-
-    def _reshaped(self, node: Node, given: list[sizes.Sizes | None]) -> relax.Expr | None:
-        """Reshape to known sizes."""
-        if node.op != "Reshape":
-            return None
-        wanted, shape = given[1], sizes.shape_sizes(node.inputs[0])
-        if wanted is None or shape is None:
-            return None
-        zero = bool(node.attrs.get("allowzero", 0))
-        target = sizes.reshape_target(wanted, shape.tolist(), zero)
-        return relax.op.reshape(node.inputs[0], target)
 
 
 def _essence(error: Exception) -> str:

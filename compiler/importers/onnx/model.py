@@ -186,7 +186,7 @@ def _outputs(mod: tvm.IRModule, names: Sequence[str]) -> tuple[TensorSpec, ...]:
     return tuple(
         TensorSpec(
             name,
-            tuple(int(n) if hasattr(n, "value") else str(n) for n in ty.shape or ()),
+            tuple(int(n) if hasattr(n, "value") else str(n) for n in ty.shape or "?" * ty.ndim),
             str(ty.dtype),
         )
         for name, ty in zip(names, fields, strict=True)

@@ -29,6 +29,11 @@ def shape_sizes(expr: relax.Expr) -> Sizes | None:
     return _array([_plain(n) for n in shape])
 
 
+def of(values: Sequence[Any]) -> Sizes:
+    """A list of ints and expressions as sizes."""
+    return _array([_plain(n) for n in values])
+
+
 def listed(expr: relax.Expr) -> Sizes | None:
     """The sizes of a written-out shape."""
     if not isinstance(expr, relax.ShapeExpr):
@@ -53,7 +58,7 @@ def reshape_target(sizes: Sizes, shape: Sequence[Any], allow_zero: bool) -> list
     if unknown:
         known = [n for i, n in enumerate(target) if i != unknown[0]]
         target[unknown[0]] = _plain(
-            _ANALYZER.simplify(tirx.floordiv(_product(shape), _product(known)))
+            _ANALYZER.simplify(tirx.floordiv(product(shape), product(known)))
         )
     return target
 
@@ -77,7 +82,7 @@ def to_tensor(sizes: Sizes, dtype: str) -> relax.Expr:
 
 def constant_sizes(array: np.ndarray) -> Sizes | None:
     """A constant as sizes, where it is a short list of integers."""
-    if array.dtype.kind not in "iu" or array.size > 64:
+    if array.dtype.kind not in "biu" or array.size > 64:
         return None
     result = np.empty(array.shape, object)
     for index, value in np.ndenumerate(array):
@@ -122,7 +127,7 @@ def _arithmetic(apply: Callable[[Any, Any], Any]) -> Callable[..., Sizes]:
         left, right = np.broadcast_arrays(*inputs)
         result = np.empty(left.shape, object)
         for index in np.ndindex(left.shape):
-            result[index] = _simple(apply(left[index], right[index]))
+            result[index] = simple(apply(left[index], right[index]))
         return result
 
     return rule
@@ -135,15 +140,52 @@ def _divide(a: Any, b: Any) -> Any:
     return tirx.floordiv(a, b)
 
 
+def _most(a: Any, b: Any) -> Any:
+    return max(a, b) if isinstance(a, int) and isinstance(b, int) else tirx.max(a, b)
+
+
+def _least(a: Any, b: Any) -> Any:
+    return min(a, b) if isinstance(a, int) and isinstance(b, int) else tirx.min(a, b)
+
+
+def _equal(inputs: Sequence[Any], attrs: dict[str, Any]) -> Sizes | None:
+    """1 or 0 where it is certain; a size with symbols is no negative number."""
+    left, right = np.broadcast_arrays(*inputs)
+    result = np.empty(left.shape, object)
+    for index in np.ndindex(left.shape):
+        a, b = left[index], right[index]
+        plain = [n for n in (a, b) if isinstance(n, int)]
+        if len(plain) == 2 or (len(plain) == 1 and plain[0] < 0):
+            result[index] = int(len(plain) == 2 and a == b)
+        elif _ANALYZER.can_prove_equal(a, b):
+            result[index] = 1
+        else:
+            return None
+    return result
+
+
+def _where(inputs: Sequence[Any], attrs: dict[str, Any]) -> Sizes | None:
+    if _ints(inputs[0]) is None:
+        return None
+    condition, left, right = np.broadcast_arrays(*inputs)
+    result = np.empty(left.shape, object)
+    for index in np.ndindex(left.shape):
+        result[index] = left[index] if condition[index] else right[index]
+    return result
+
+
 _RULES: dict[str, Callable[[Sequence[Any], dict[str, Any]], Sizes | None]] = {
     "Add": _arithmetic(lambda a, b: a + b),
     "Cast": lambda inputs, attrs: inputs[0] if attrs.get("to") in (6, 7) else None,
     "Concat": _concat,
     "Div": _arithmetic(_divide),
+    "Equal": _equal,
     "Gather": _gather,
     "Identity": lambda inputs, attrs: inputs[0],
+    "Max": _arithmetic(_most),
+    "Min": _arithmetic(_least),
     "Mul": _arithmetic(lambda a, b: a * b),
-    "ReduceProd": lambda inputs, attrs: _array(_product(inputs[0].ravel())).reshape(
+    "ReduceProd": lambda inputs, attrs: _array(product(inputs[0].ravel())).reshape(
         (1,) * inputs[0].ndim if attrs.get("keepdims", 1) else ()
     ),
     "Reshape": _reshape,
@@ -151,17 +193,18 @@ _RULES: dict[str, Callable[[Sequence[Any], dict[str, Any]], Sizes | None]] = {
     "Squeeze": _squeeze,
     "Sub": _arithmetic(lambda a, b: a - b),
     "Unsqueeze": _unsqueeze,
+    "Where": _where,
 }
 
 
-def _product(sizes: Sequence[Any]) -> Any:
+def product(sizes: Sequence[Any]) -> Any:
     total: Any = 1
     for size in sizes:
         total = total * size
-    return _simple(total)
+    return simple(total)
 
 
-def _simple(value: Any) -> Any:
+def simple(value: Any) -> Any:
     return value if isinstance(value, int) else _plain(_ANALYZER.simplify(value))
 
 
