@@ -76,4 +76,5 @@ def test_make_help_lists_the_targets() -> None:
         "venv",
         "clean",
         "bench",
+        "test-tensorflow",
     } <= set(listed)

@@ -88,10 +88,10 @@ def contained(
         os.close(child_end)
         child_end = -1
         try:
-            timely = bool(select.select([done], [], [], limits.seconds)[0])
+            timely = _closed(done, limits.seconds)
         finally:
             with contextlib.suppress(ProcessLookupError):
-                if not select.select([done], [], [], 0)[0]:
+                if not _closed(done, 0):
                     os.kill(pid, signal.SIGKILL)
             _, status = os.waitpid(pid, 0)
         if status != 0:
@@ -101,6 +101,13 @@ def contained(
         for descriptor in (reply, noise, done, child_end):
             if descriptor >= 0:
                 os.close(descriptor)
+
+
+def _closed(pipe: int, seconds: float) -> bool:
+    """Whether the other end of a pipe was closed within this time."""
+    waiting = select.poll()
+    waiting.register(pipe, select.POLLIN)
+    return bool(waiting.poll(1000 * seconds))
 
 
 def _child(

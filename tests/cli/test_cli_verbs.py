@@ -225,11 +225,11 @@ def test_inspect_says_what_can_be_imported(call: Call) -> None:
     model.graph.node[0].domain = "my.domain"
     model.opset_import.append(helper.make_opsetid("my.domain", 2))
     onnx.save(model, "part.onnx")
-    found = document(call("inspect", "part.onnx", "--check", "--json", "--no-fold"), 1)
+    found = document(call("inspect", "part.onnx", "--check", "--json"), 1)
     assert [item["name"] for item in found["unsupported"]] == ["my.domain.Mystery"]
-    code, out, _ = call("inspect", "part.onnx", "--check", "--no-fold")
+    code, out, _ = call("inspect", "part.onnx", "--check")
     assert code == 1
-    assert "my.domain.Mystery x1: the domain 'my.domain' has no such converter" in out
+    assert "my.domain.Mystery x1" in out
     assert "cannot be imported: 66.7% of operators" in out
 
 

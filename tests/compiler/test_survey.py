@@ -63,7 +63,7 @@ def test_all_of_an_onnx_model() -> None:
 def test_part_of_an_onnx_file(tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     onnx.save(onnx_model(mystery=True), path)
-    found = survey_model(path, fold=False)
+    found = survey_model(path)
     assert not found.importable
     assert found.operator_share == pytest.approx(1 / 3)
     (item,) = found.unsupported
@@ -75,7 +75,7 @@ def test_part_of_an_onnx_file(tmp_path: Path) -> None:
     assert Survey.from_dict(json.loads(found.to_json())) == found
 
     with pytest.raises(UnsupportedOperatorError) as caught:
-        import_model(path, fold=False)
+        import_model(path)
     assert caught.value.operators == found.unsupported
     assert json.loads(caught.value.to_json())["operators"][0]["nodes"] == ["first", "second"]
 

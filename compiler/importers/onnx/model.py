@@ -10,7 +10,7 @@ import onnx
 import tvm
 from onnx import ModelProto
 
-from burnish.compiler.errors import ImportModelError
+from burnish.compiler.errors import ImportModelError, UnsupportedOperatorError
 from burnish.compiler.importers.memory import check_memory
 from burnish.compiler.importers.onnx.checks import check_valid, tensors_of
 from burnish.compiler.importers.onnx.fold import (
@@ -22,10 +22,12 @@ from burnish.compiler.importers.onnx.fold import (
     run_time_inputs,
 )
 from burnish.compiler.importers.onnx.graph import GraphImporter, check_types
+from burnish.compiler.importers.onnx.refusals import unknown_nodes
 from burnish.compiler.importers.onnx.settings import promotable
 from burnish.compiler.importers.onnx.tvm_converters import REFUSED_TYPES
 from burnish.compiler.importers.onnx.values import numpy_dtype
 from burnish.compiler.importers.tidy import drop_unused
+from burnish.compiler.importers.unsupported import unsupported_error
 from burnish.compiler.signature import Signature, TensorSpec, dtype_name
 from burnish.passes.params import with_params
 
@@ -54,7 +56,9 @@ def import_onnx(
     }
     shapes = _shapes([v for v in declared if v.name not in constants], examples, dynamic or {})
     ready = pin(inline_functions(model), shapes, constants)
-    if fold:
+    # ONNX Runtime would name the first of these alone; the import names all, and refused forms.
+    unknown = unknown_nodes(ready)
+    if fold and not unknown:
         ready = _fold(ready)
     ready = lift_constants(ready)
     inputs = tuple(
@@ -63,7 +67,14 @@ def import_onnx(
         if v.name in shapes
     )
     importer = GraphImporter(ready, inputs)
-    mod = importer.module()
+    try:
+        mod = importer.module()
+    except UnsupportedOperatorError:
+        raise
+    except ImportModelError:
+        if unknown:
+            raise unsupported_error("ONNX", unknown) from None
+        raise
     if ready.ByteSize() < 2**30:
         check_types(onnx.shape_inference.infer_shapes(ready), importer.values)
     mod = drop_unused(with_params(mod, importer.weights))

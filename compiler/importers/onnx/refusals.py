@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from onnx import NodeProto
+from onnx import ModelProto, NodeProto
 
 from burnish.compiler.importers.advice import nearest, onnx_remedy, source_line
 from burnish.compiler.importers.onnx import tvm_converters
 from burnish.compiler.importers.onnx.bodies import has_body
-from burnish.compiler.importers.onnx.registry import STANDARD, all_converters
+from burnish.compiler.importers.onnx.checks import graphs_of
+from burnish.compiler.importers.onnx.registry import STANDARD, all_converters, converter_of
 from burnish.compiler.importers.unsupported import NO_CONVERTER, Found
 
 
@@ -30,6 +31,26 @@ def not_found(proto: NodeProto, where: str, versions: Mapping[str, int], why: st
         nearest=_nearest(proto.op_type, domain, version or 1) if absent else "",
         remedy=onnx_remedy(domain) if absent else "",
     )
+
+
+def unknown_nodes(model: ModelProto) -> list[Found]:
+    """Nodes whose operator has no converter in any form; ONNX Runtime knows few of them either."""
+    versions = {o.domain: o.version for o in model.opset_import}
+    found = []
+    for graph in graphs_of(model.graph):
+        for node in graph.node:
+            domain = "" if node.domain in STANDARD else node.domain
+            version = versions.get(domain, versions.get("ai.onnx", 1))
+            known = (
+                (domain == "" and node.op_type == "Constant")
+                or converter_of(domain, node.op_type, version) is not None
+                or tvm_converters.has_converter(node.op_type, domain)
+                or has_body(node.op_type, domain, version)
+            )
+            if not known:
+                where = node.name or next((n for n in node.output if n), node.op_type)
+                found.append(not_found(node, where, versions, ""))
+    return found
 
 
 def _nearest(op: str, domain: str, version: int) -> str:
