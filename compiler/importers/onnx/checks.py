@@ -62,12 +62,17 @@ def check_valid(model: ModelProto) -> None:
     if model.ByteSize() >= CHECKER_LIMIT:
         return
     try:
-        if any(not o.type.tensor_type.HasField("shape") for o in model.graph.output):
+        bare = [
+            index
+            for index, out in enumerate(model.graph.output)
+            if out.type.HasField("tensor_type") and not out.type.tensor_type.HasField("shape")
+        ]
+        if bare:
             # The checker wants output shapes, which exporters leave out and no runtime needs.
             copy = ModelProto()
             copy.CopyFrom(model)
-            for out in copy.graph.output:
-                out.type.tensor_type.shape.SetInParent()
+            for index in bare:
+                copy.graph.output[index].type.tensor_type.shape.SetInParent()
             model = copy
         onnx.checker.check_model(model)
     except Exception as error:

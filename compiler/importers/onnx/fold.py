@@ -62,6 +62,8 @@ def pin(
             array = _constant(constants[value.name], value, dtype)
             graph.initializer.append(numpy_helper.from_array(array, value.name))
             continue
+        if value.name not in shapes:
+            continue
         del tensor.shape.dim[:]
         for extent in shapes[value.name]:
             dim = tensor.shape.dim.add()

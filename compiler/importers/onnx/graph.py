@@ -22,9 +22,10 @@ from tvm import relax, tirx
 from burnish.compiler.errors import ImportModelError
 from burnish.compiler.importers.onnx import bodies, folding, sizes, tvm_converters
 from burnish.compiler.importers.onnx.checks import graphs_of
+from burnish.compiler.importers.onnx.containers import assemble, take_apart
 from burnish.compiler.importers.onnx.node import Node, attributes, bind_attributes
 from burnish.compiler.importers.onnx.refusals import not_found
-from burnish.compiler.importers.onnx.registry import STANDARD, Refused, converter_of
+from burnish.compiler.importers.onnx.registry import STANDARD, InnerRefused, Refused, converter_of
 from burnish.compiler.importers.onnx.settings import FIXED, SETTINGS, settings_of
 from burnish.compiler.importers.onnx.values import (
     CARRIED,
@@ -37,6 +38,7 @@ from burnish.compiler.importers.onnx.values import (
 )
 from burnish.compiler.importers.unsupported import Found, unsupported_error
 from burnish.compiler.signature import TensorSpec
+from burnish.compiler.trees import Node as Tree
 from burnish.passes.params import with_main
 
 WEIGHT_DTYPES = ("float16", "bfloat16", "float32", "float64", "int8", "uint8")
@@ -59,12 +61,22 @@ class GraphImporter:
     """One import of one graph, with inputs as the signature says.
 
     ``values`` maps the names in scope to Relax expressions; ``weights`` holds the arrays of the
-    parameters; ``versions`` the operator sets in scope.
+    parameters; ``versions`` the operator sets in scope. ``structures`` gives the nesting of inputs
+    that are sequences or optionals; ``outputs`` names the tensors of the results, ``tree`` nests
+    them.
     """
 
-    def __init__(self, model: ModelProto, inputs: tuple[TensorSpec, ...]) -> None:
+    def __init__(
+        self,
+        model: ModelProto,
+        inputs: tuple[TensorSpec, ...],
+        structures: Mapping[str, Tree] | None = None,
+    ) -> None:
         self.model = model
         self.specs = inputs
+        self.structures = structures or {}
+        self.outputs: list[str] = []
+        self.tree: Tree = {"list": []}
         self.bb = relax.BlockBuilder()
         self.values: dict[str, Any] = {}
         self.weights: dict[str, np.ndarray] = {}
@@ -87,7 +99,7 @@ class GraphImporter:
         try:
             return self._module(dataflow=True)
         except _BranchesError:
-            self.__init__(self.model, self.specs)  # type: ignore[misc]
+            self.__init__(self.model, self.specs, self.structures)  # type: ignore[misc]
             return self._module(dataflow=False)
 
     def _module(self, *, dataflow: bool) -> tvm.IRModule:
@@ -102,7 +114,15 @@ class GraphImporter:
                 self.convert_nodes(graph.node)
                 if self._found:
                     raise unsupported_error("ONNX", self._found)
-                result = relax.Tuple([self.tensor(value.name) for value in graph.output])
+                leaves: dict[str, relax.Expr] = {}
+                self.tree = {
+                    "list": [
+                        take_apart(self.tensor(value.name), value.name, self.bb.emit, leaves)
+                        for value in graph.output
+                    ]
+                }
+                self.outputs = list(leaves)
+                result = relax.Tuple(list(leaves.values()))
                 result = self.bb.emit_output(result) if dataflow else result
             self.bb.emit_func_output(result)
         mod = self.bb.get()
@@ -159,15 +179,26 @@ class GraphImporter:
         if self._dataflow:
             raise _BranchesError
 
+    def inlined(self, graph: onnx.GraphProto, names: Mapping[str, Any]) -> list[Any]:
+        """The results of an inner graph, its nodes converted here."""
+        found = len(self._found)
+        with self.scope(names):
+            self.declare_constants(graph)
+            self.convert_nodes(graph.node)
+            results = [self.values[value.name] for value in graph.output]
+        if len(self._found) > found or any(value is MISSING for value in results):
+            raise InnerRefused
+        return results
+
     def branch(self, graph: onnx.GraphProto, names: Mapping[str, Any]) -> relax.SeqExpr:
         """An inner graph as a sequence of its own; several outputs are a tuple."""
         self.allow_branches()
-        with self.scope(names):
+        with self.scope({}):
             self.bb._begin_binding_block()
             try:
-                self.declare_constants(graph)
-                self.convert_nodes(graph.node)
-                outputs = [self.tensor(value.name) for value in graph.output]
+                outputs = self.inlined(graph, names)
+                if any(not isinstance(value, relax.Expr) for value in outputs):
+                    raise Refused("an optional that may be empty at run time has no form in TVM")
                 result = outputs[0] if len(outputs) == 1 else relax.Tuple(outputs)
                 result = self.bb.emit(result)
             finally:
@@ -238,7 +269,9 @@ class GraphImporter:
             name = name if name[:1].isalpha() else f"input_{index}_{name}"
             self.values[spec.name] = relax.Var(name, relax.TensorType(shape, spec.dtype))
             variables.append(self.values[spec.name])
-            self.typed(self.values[spec.name], kinds[spec.name])
+            self.typed(self.values[spec.name], kinds.get(spec.name, 0))
+        for name, structure in self.structures.items():
+            self.values[name] = assemble(structure, variables)
         return variables
 
     def _declare_weights(self, graph: onnx.GraphProto) -> list[relax.Var]:
@@ -260,6 +293,8 @@ class GraphImporter:
         where = proto.name or next((name for name in proto.output if name), proto.op_type)
         try:
             results = self._results(proto, where)
+        except InnerRefused:
+            results = (MISSING,) * len(proto.output)
         except Refused as refusal:
             self._found.append(not_found(proto, where, self.versions, str(refusal)))
             results = (MISSING,) * len(proto.output)

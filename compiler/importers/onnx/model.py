@@ -13,6 +13,7 @@ from onnx import ModelProto
 from burnish.compiler.errors import ImportModelError, UnsupportedOperatorError
 from burnish.compiler.importers.memory import check_memory
 from burnish.compiler.importers.onnx.checks import check_valid, tensors_of
+from burnish.compiler.importers.onnx.containers import describe, is_container
 from burnish.compiler.importers.onnx.fold import (
     Dim,
     fold,
@@ -29,6 +30,7 @@ from burnish.compiler.importers.onnx.values import numpy_dtype
 from burnish.compiler.importers.tidy import drop_unused
 from burnish.compiler.importers.unsupported import unsupported_error
 from burnish.compiler.signature import Signature, TensorSpec, dtype_name
+from burnish.compiler.trees import Node
 from burnish.passes.params import with_params
 
 
@@ -54,19 +56,27 @@ def import_onnx(
         for name, value in examples.items()
         if isinstance(value, (bool, int, float)) or (isinstance(value, list) and name in settings)
     }
-    shapes = _shapes([v for v in declared if v.name not in constants], examples, dynamic or {})
+    fixed = {v.name for v in declared if v.name in constants or is_container(v)}
+    shapes = _shapes([v for v in declared if v.name not in fixed], examples, dynamic or {})
     ready = pin(inline_functions(model), shapes, constants)
     # ONNX Runtime would name the first of these alone; the import names all, and refused forms.
     unknown = unknown_nodes(ready)
     if fold and not unknown:
         ready = _fold(ready)
     ready = lift_constants(ready)
-    inputs = tuple(
-        TensorSpec(v.name, shapes[v.name], numpy_dtype(v.type.tensor_type.elem_type))
-        for v in declared
-        if v.name in shapes
-    )
-    importer = GraphImporter(ready, inputs)
+    inputs: list[TensorSpec] = []
+    nodes: dict[str, Node] = {name: {"const": value} for name, value in constants.items()}
+    for v in declared:
+        if is_container(v):
+            found = describe(v, examples.get(v.name), v.name in examples, len(inputs))
+            nodes[v.name] = found[0]
+            inputs += found[1]
+        elif v.name in shapes:
+            nodes[v.name] = len(inputs)
+            dtype = numpy_dtype(v.type.tensor_type.elem_type)
+            inputs.append(TensorSpec(v.name, shapes[v.name], dtype))
+    structures = {v.name: nodes[v.name] for v in declared if is_container(v)}
+    importer = GraphImporter(ready, tuple(inputs), structures)
     try:
         mod = importer.module()
     except UnsupportedOperatorError:
@@ -78,17 +88,12 @@ def import_onnx(
     if ready.ByteSize() < 2**30:
         check_types(onnx.shape_inference.infer_shapes(ready), importer.values)
     mod = drop_unused(with_params(mod, importer.weights))
-    order = {spec.name: index for index, spec in enumerate(inputs)}
-    arguments = tuple(
-        (v.name, order[v.name] if v.name in order else {"const": constants[v.name]})
-        for v in declared
-    )
-    outputs = _outputs(mod, [value.name for value in ready.graph.output])
-    tree = {"list": list(range(len(outputs)))}
+    arguments = tuple((v.name, nodes[v.name]) for v in declared)
+    outputs = _outputs(mod, importer.outputs)
     symbols: dict[str, tuple[int, int | None]] = {
         n: (1, None) for spec in inputs for n in spec.shape if isinstance(n, str)
     }
-    return mod, Signature(inputs, outputs, arguments, tree, symbols)
+    return mod, Signature(tuple(inputs), outputs, arguments, importer.tree, symbols)
 
 
 _fold = fold

@@ -38,6 +38,10 @@ class Refused(Exception):
     """A form of an operator that is not imported; the message says why, and what to do."""
 
 
+class InnerRefused(Refused):
+    """A node inside this one is refused; it is listed itself."""
+
+
 def converts(op: str, *, since: int = 1, domain: str = "") -> Callable[[Converter], Converter]:
     """Mark a function as the converter of ``op`` from version ``since`` of its operator set on.
 
