@@ -53,7 +53,7 @@ def show(found: Survey) -> None:
         console.results().print(f"problem: {found.problem}", markup=False, soft_wrap=True)
     said = "can be imported" if found.importable else "cannot be imported"
     unknown = f"; sizes of {found.unknown_flops} nodes unknown" if found.unknown_flops else ""
+    flops = "" if found.flop_share is None else f" and {found.flop_share:.1%} of FLOPs"
     console.results().print(
-        f"{said}: {found.operator_share:.1%} of operators and {found.flop_share:.1%} of FLOPs are "
-        f"covered{unknown}"
+        f"{said}: {found.operator_share:.1%} of operators{flops} are covered{unknown}"
     )

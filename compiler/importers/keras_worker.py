@@ -48,6 +48,28 @@ def export_onnx(model: Any, target: Path) -> None:
 
         signature = [keras.tree.map_structure(spec, model.input)]
     model.export(str(target), format="onnx", verbose=False, input_signature=signature)
+    _mend(target)
+
+
+def _mend(target: Path) -> None:
+    """Write out ``Erfc``, which tf2onnx makes of GELU and ONNX has not, as ``1 - Erf``."""
+    import onnx
+    from onnx import helper
+
+    model = onnx.load(str(target))
+    nodes = list(model.graph.node)
+    if not any(node.op_type == "Erfc" for node in nodes):
+        return
+    del model.graph.node[:]
+    for node in nodes:
+        if node.op_type != "Erfc":
+            model.graph.node.append(node)
+            continue
+        erf, one = f"{node.output[0]}/erf", f"{node.output[0]}/one"
+        model.graph.initializer.append(helper.make_tensor(one, onnx.TensorProto.FLOAT, [], [1.0]))
+        model.graph.node.append(helper.make_node("Erf", node.input, [erf], node.name))
+        model.graph.node.append(helper.make_node("Sub", [one, erf], node.output))
+    onnx.save(model, str(target))
 
 
 def _confine(seconds: float, size: int) -> None:
@@ -118,6 +140,7 @@ def _saved_model(folder: Path, target: Path) -> dict[str, Any]:
         return signature(**dict(zip(names, values, strict=True)))
 
     tf2onnx.convert.from_function(call, [specs[name] for name in names], output_path=str(target))
+    _mend(target)
     return {}
 
 

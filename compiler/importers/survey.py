@@ -69,8 +69,10 @@ class Survey:
         return _share(sum(r.supported for r in self.rows), sum(r.count for r in self.rows))
 
     @property
-    def flop_share(self) -> float:
-        """The share of FLOPs in nodes that are supported, 0 to 1."""
+    def flop_share(self) -> float | None:
+        """The share of FLOPs in nodes that are supported, 0 to 1; None where no size is known."""
+        if self.unknown_flops and not any(row.flops for row in self.rows):
+            return None
         return _share(sum(r.covered_flops for r in self.rows), sum(r.flops for r in self.rows))
 
     def to_dict(self) -> dict[str, Any]:
