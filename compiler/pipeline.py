@@ -17,6 +17,7 @@ from burnish.passes.clean import DropUnusedWeights
 from burnish.passes.conv3d import FlattenConv3d
 from burnish.passes.dequantize_rows import DequantizeRows
 from burnish.passes.fold_batch_norm import FoldBatchNorm
+from burnish.passes.fold_ranges import FoldRanges
 from burnish.passes.fold_weights import FoldWeights
 from burnish.passes.lower_attention import LowerAttention
 from burnish.passes.lower_operators import LowerOperators
@@ -62,6 +63,7 @@ def _clean() -> tuple[Pass, ...]:
     return (
         FoldBatchNorm(),
         FoldWeights(),
+        FoldRanges(),
         T.FoldConstant(),
         T.CanonicalizeBindings(),
         T.EliminateCommonSubexpr(),

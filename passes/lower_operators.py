@@ -14,6 +14,7 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 from burnish.passes.graph import op_name
 from burnish.passes.rewrite import rewritten
 from burnish.passes.scan import lower_scan
+from burnish.passes.take_runs import lower_take
 from burnish.targets.cpu.extremes import is_number
 
 Lower = Callable[[relax.BlockBuilder, relax.Call, Any], relax.Expr | None]
@@ -253,6 +254,7 @@ LOWERED: dict[str, Lower] = {
     "relax.cumprod": lambda builder, call, out: lower_scan(builder, call, "prod", out),
     "relax.argmax": _arg(True),
     "relax.argmin": _arg(False),
+    "relax.take": lower_take,
     "relax.topk": _topk,
     "relax.nn.group_norm": _group_norm,
     "relax.nn.instance_norm": _instance_norm,

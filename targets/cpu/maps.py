@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import pairwise
 
@@ -38,6 +38,15 @@ _TASKS = 16
 SERIAL_WORK = 16 * 1024
 """Element operations below which a kernel stays on one thread (waking another costs ~3 us)."""
 
+_CHANGES: dict[type, Callable[[int], tuple[int, ...]]] = {
+    LT: lambda n: (n,),
+    GE: lambda n: (n,),
+    LE: lambda n: (n + 1,),
+    GT: lambda n: (n + 1,),
+    EQ: lambda n: (n, n + 1),
+}
+"""From where on a comparison of a variable with ``n`` has another answer."""
+_TURNED = {LT: GT, GT: LT, LE: GE, GE: LE, EQ: EQ}
 MOST_RANGES = 64
 """Ranges a loop is cut into at most: each is code of its own."""
 
@@ -111,8 +120,10 @@ def _decided_ranges(stage: Stage, it: Iter) -> list[int]:
     """Where conditions that ``it`` alone decides change, from 0 to its size; else nothing."""
     size = it.size
     calls = [c for c in walk(stage.value, Call) if getattr(c.op, "name", "") == "prim.if_then_else"]
-    if size is None or size > MOST_RANGES or not calls:
+    if size is None or not calls:
         return []
+    if size > MOST_RANGES:
+        return _breakpoints(stage, it, size)
     bounds = _bounds(stage)
     points = {0, size}
     for call in calls:
@@ -201,20 +212,21 @@ def _chunked_inner(
     return loops.parallel(blocks, block)
 
 
-def _breakpoints(stage: Stage, inner: Iter, size: int) -> list[int]:
-    """Rule 3: where a comparison of the innermost variable with a constant changes."""
+def _breakpoints(stage: Stage, it: Iter, size: int) -> list[int]:
+    """Rule 3: where a comparison of one loop's variable with a constant changes."""
     points = {0, size}
     calls = [c for c in walk(stage.value, Call) if getattr(c.op, "name", "") == "prim.if_then_else"]
     for call in calls:
         for kind in (LT, LE, GT, GE, EQ):
             for compare in walk(call.args[0], kind):
-                if not any(v.same_as(inner.var) for v in walk(compare, Var)):
+                if not any(v.same_as(it.var) for v in walk(compare, Var)):
                     continue
-                difference = simplified(compare.a - compare.b - inner.var)
-                negated = simplified(compare.b - compare.a - inner.var)
-                for constant in (loops.as_int(difference), loops.as_int(negated)):
-                    if constant is not None:
-                        points.update({-constant, 1 - constant})
+                grows = loops.as_int(simplified(compare.a - compare.b - it.var))
+                falls = loops.as_int(simplified(compare.b - compare.a - it.var))
+                if grows is not None:
+                    points.update(_CHANGES[kind](-grows))
+                if falls is not None:
+                    points.update(_CHANGES[_TURNED[kind]](-falls))
     inside = sorted(p for p in points if 0 <= p <= size)
     return inside if len(inside) <= MOST_RANGES + 1 else [0, size]
 
