@@ -9,6 +9,9 @@ import numpy as np
 import torch
 import tvm
 
+FOREIGN = ("bfloat16", "float8", "float4")
+"""Types that NumPy has from ml_dtypes only, and does not exchange by DLPack."""
+
 ALIGNMENT = 64
 """Bytes the kernels' vector loads rely on."""
 
@@ -39,6 +42,7 @@ class InputSlot:
             and array.flags.writeable
             and array.ctypes.data % ALIGNMENT == 0
             and array.dtype != np.bool_
+            and array.dtype.isbuiltin == 1  # NumPy exchanges no bfloat16 and no 8-bit floats
         ):
             return tvm.runtime.from_dlpack(array)
         buffer = self._sized(tuple(array.shape), str(array.dtype))
@@ -79,7 +83,7 @@ def give(value: Any, kept: Container[int], *, as_torch: bool) -> Any:
     if as_torch:
         tensor = value if isinstance(value, torch.Tensor) else torch.from_dlpack(value)
         return tensor.clone() if tensor.data_ptr() in kept else tensor
-    if str(value.dtype) in ("bool", "bfloat16"):
+    if str(value.dtype) == "bool" or str(value.dtype).startswith(FOREIGN):
         return value.numpy()
     array = np.from_dlpack(value)
     return array.copy() if array.ctypes.data in kept else array
@@ -87,7 +91,7 @@ def give(value: Any, kept: Container[int], *, as_torch: bool) -> Any:
 
 def given_array(value: torch.Tensor) -> np.ndarray:
     """A new torch tensor as an array."""
-    if value.dtype == torch.bfloat16:
+    if str(value.dtype).removeprefix("torch.").startswith(FOREIGN):
         return tvm.runtime.from_dlpack(value).numpy()
     return value.numpy()
 

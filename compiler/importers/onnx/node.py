@@ -10,7 +10,7 @@ import numpy as np
 from onnx import AttributeProto, NodeProto, helper
 from tvm import relax
 
-from burnish.compiler.importers.onnx import sizes
+from burnish.compiler.importers.onnx import bodies, sizes
 from burnish.compiler.importers.onnx.values import to_array, value_of
 
 if TYPE_CHECKING:
@@ -65,6 +65,13 @@ class Node:
         """The sizes of an input, symbols included; None where its shape is not known."""
         found = sizes.shape_sizes(self.input(index))
         return None if found is None else found.tolist()
+
+    def body(self) -> tuple[Any, ...]:
+        """The results of the schema's own function body, which this operator must have."""
+        function = bodies.function_body(self.proto, self.domain, self.version, self.inputs)
+        if function is None:
+            raise ValueError(f"the schema of {self.op} gives no body for this form")
+        return self.graph.call_function(self, function)
 
     def dtype(self, index: int = 0) -> str:
         """The element type of an input."""

@@ -21,6 +21,9 @@ def size_variables(
     A negative element counts as 0, as a size cannot be negative. Where ``product`` is given, the
     model stops with an error unless the sizes multiply to it.
     """
+    # FuseOps orders the calls of a dataflow block by their tensors alone: one could come before
+    # the sizes that its shape names.
+    node.graph.allow_branches()
     shape = getattr(expr.ty, "shape", None)
     if not isinstance(shape, relax.ShapeExpr) or not isinstance(shape[0], tirx.IntImm):
         raise Refused("a shape of open rank: make the shape a list of fixed length")
