@@ -1,0 +1,1 @@
+"""Converters of Relay's operators, one file a family."""
