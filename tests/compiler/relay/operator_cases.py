@@ -515,7 +515,7 @@ for _name in "abs erf exp hardswish log rsqrt sigmoid sqrt tanh".split():
         case(f"qnn.{_name}", lambda x, n=_name: getattr(qnn, n)(
             x, _s(0.02), _z(-128), _s(0.03), _z(-100)), _q8)  # fmt: skip
 case("qnn.leaky_relu", lambda x: qnn.leaky_relu(x, 0.1, _s(0.02), _z(3), _s(0.03), _z(-10)), _q8)
-case("qnn.softmax", lambda x: qnn.softmax(x, _s(0.2), _z(3), _s(1 / 256), _z(-128)), _q8)
+case("qnn.softmax", lambda x: qnn.softmax(x, _s(0.03), _z(3), _s(1 / 256), _z(-128)), _q8)
 case("qnn.avg_pool2d", lambda x: qnn.avg_pool2d(
     x, _s(0.1), _z(3), _s(0.1), _z(3), pool_size=(2, 2), strides=(2, 2), padding=(0, 0, 0, 0),
     dilation=(1, 1)), i(1, 2, 6, 6, low=-128, high=128, dtype="int8"))  # fmt: skip

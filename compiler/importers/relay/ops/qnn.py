@@ -325,26 +325,53 @@ def _hardswish(x: np.ndarray) -> np.ndarray:
 
 
 def _leaky_relu(ctx: Context, args: Sequence[Value], a: Attributes) -> Value:
-    alpha = float(a.alpha)
+    """Below zero ``alpha * q + (1 - alpha) * zero``, both products in fixed point."""
+    x, alpha = tensor(args[0]), float(a.alpha)
     have, want = _scale(ctx, args[1], args[2]), _scale(ctx, args[3], args[4])
-    return _looked_up(ctx, tensor(args[0]), lambda x: np.where(x < 0, alpha * x, x), have, want)
+    moved = _in_scale(ctx, x, have, want)
+    scaled = fixed_point_multiply(ctx, moved, *_fixed_point(alpha))
+    rest = fixed_point_multiply(ctx, ctx.const(want.zero.item(), "int32"), *_fixed_point(1 - alpha))
+    below = ctx.emit(op.less(cast(ctx, x, "int32"), ctx.const(have.zero.item(), "int32")))
+    found = ctx.emit(op.where(below, ctx.emit(op.add(scaled, rest)), moved))
+    return _saturated(ctx, found, dtype_of(x))
 
 
 def _softmax(ctx: Context, args: Sequence[Value], a: Attributes) -> Value:
-    """In floating point; TVM's integer approximation is within a step or two of it."""
+    """I-ViT's Shiftmax in integers (Li and Gu, arXiv:2207.01405, algorithm 1), as TVM has it."""
     x = tensor(args[0])
     have, want = _scale(ctx, args[1], args[2]), _scale(ctx, args[3], args[4])
-    real = _dequantized(ctx, x, have)
-    found = ctx.emit(op.nn.softmax(real, axis_of(int(a.get("axis", -1)), rank_of(x))))
-    return _quantized(ctx, found, want, dtype_of(x))
+    axis = [axis_of(int(a.get("axis", -1)), rank_of(x))]
+    one = int(math.floor(1 / have.scale.item() + 0.5))
+    if one < 1:
+        raise RelayError(f"the scale {have.scale.item():g} is too large for the integer softmax")
+
+    def shifted(value: relax.Expr, by: int) -> relax.Expr:
+        return ctx.emit(op.right_shift(value, ctx.const(by, "int32")))
+
+    codes = _shifted(ctx, x, have.zero.reshape(()))
+    codes = ctx.emit(op.subtract(codes, ctx.emit(op.max(codes, axis, True))))
+    # In powers of two: times log2(e), about 1 + 1/2 - 1/16.
+    codes = ctx.emit(op.subtract(ctx.emit(op.add(codes, shifted(codes, 1))), shifted(codes, 4)))
+    whole = ctx.emit(op.divide(codes, ctx.const(-one, "int32")))
+    rest = ctx.emit(op.add(codes, ctx.emit(op.multiply(whole, ctx.const(one, "int32")))))
+    near = ctx.emit(op.add(shifted(rest, 1), ctx.const(one, "int32")))
+    power = ctx.emit(op.subtract(ctx.const(8, "int32"), whole))
+    gone = ctx.emit(op.less(power, ctx.const(0, "int32")))
+    power = ctx.emit(op.maximum(power, ctx.const(0, "int32")))
+    grown = ctx.emit(op.left_shift(near, power))
+    grown = ctx.emit(op.where(gone, ctx.const(0, "int32"), grown))
+    share = ctx.emit(op.divide(ctx.const(2**30, "int32"), ctx.emit(op.sum(grown, axis, True))))
+    found = shifted(ctx.emit(op.multiply(share, grown)), 30 - 7)
+    seventh = Scale(np.float32(1 / 128), np.zeros((), np.int32))
+    return _saturated(ctx, requantized(ctx, found, seventh, want), dtype_of(x))
 
 
 def _avg_pool2d(ctx: Context, args: Sequence[Value], a: Attributes) -> Value:
-    """The mean of the codes in integers, rounded towards zero, then in the result's scale."""
+    """Codes in the result's scale, then their mean in integers, rounded towards zero."""
     x = tensor(args[0])
     have, want = _scale(ctx, args[1], args[2]), _scale(ctx, args[3], args[4])
-    mean = ctx.emit(NN["nn.avg_pool2d"](ctx, [cast(ctx, x, "int32")], a))
-    return _saturated(ctx, _in_scale(ctx, mean, have, want), dtype_of(x))
+    mean = ctx.emit(NN["nn.avg_pool2d"](ctx, [_in_scale(ctx, x, have, want)], a))
+    return _saturated(ctx, mean, dtype_of(x))
 
 
 def _simulated(back: bool) -> Converter:
