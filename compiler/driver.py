@@ -16,6 +16,7 @@ from burnish.compiler.config import CompileConfig
 from burnish.compiler.errors import ConfigError, TargetError, wrap_errors
 from burnish.compiler.gate import Gate
 from burnish.compiler.importers import LoadedModel, import_loaded, load_model
+from burnish.compiler.importers.files import Params
 from burnish.compiler.optimizer import run_passes
 from burnish.compiler.precision import check_precision
 from burnish.compiler.stages import Imported, Optimized, Source, Tuned, ir_text
@@ -32,6 +33,7 @@ def compile(
     target: str | CpuTarget = "cpu",
     *,
     dynamic: Mapping[str, Any] | None = None,
+    params: Params = None,
     config: CompileConfig | None = None,
     cache: bool = True,
     **fields: Any,
@@ -40,7 +42,8 @@ def compile(
 
     ``model`` is a ``torch.nn.Module``, a ``torch.export.ExportedProgram``, an
     ``onnx.ModelProto``, a Keras model, or a path (``.onnx``, ``.pt2``, ``.keras``, ``.tflite``, a
-    SavedModel's folder). ``example_inputs`` is what it is called with. ``dynamic`` names sizes
+    SavedModel's folder, or a Relay module's ``.json`` or ``.relay`` with its ``params`` given or
+    beside it). ``example_inputs`` is what it is called with. ``dynamic`` names sizes
     that stay open, ``{"x": {0: "batch"}}``. ``fields`` override those of ``config``: ``prune``,
     ``quantize``, ``tune``, ``precision``, ``threads``, ``passes``, ``evaluate`` and the rest of
     :class:`~burnish.compiler.config.CompileConfig`.
@@ -53,7 +56,9 @@ def compile(
     settings = _settings(config, fields)
     cpu = _target(target, settings)
     settings.check_registered()
-    return compile_in_stages(model, example_inputs, cpu, settings, dynamic, cache=cache)
+    return compile_in_stages(
+        model, example_inputs, cpu, settings, dynamic, params=params, cache=cache
+    )
 
 
 def compile_in_stages(
@@ -63,6 +68,7 @@ def compile_in_stages(
     config: CompileConfig,
     dynamic: Mapping[str, Any] | None,
     *,
+    params: Params = None,
     cache: bool = True,
     during: Callable[[str], AbstractContextManager[None]] = lambda stage: nullcontext(),
 ) -> Compiled:
@@ -70,7 +76,7 @@ def compile_in_stages(
     cpu = _target(target, config)
     start = time.perf_counter()
     with during("reading"):
-        loaded = load_model(model, example_inputs, dynamic=dynamic)
+        loaded = load_model(model, example_inputs, dynamic=dynamic, params=params)
         key, said = _key(cache, loaded, example_inputs, dynamic, cpu, config)
         read = time.perf_counter()
         found = compile_cache.load(key) if key is not None else None
@@ -118,10 +124,11 @@ def import_model(
     *,
     dynamic: Mapping[str, Any] | None = None,
     fold: bool = True,
+    params: Params = None,
 ) -> Imported:
     """Read a model into graph IR; arguments as for :func:`compile`."""
     start = time.perf_counter()
-    loaded = load_model(model, example_inputs, dynamic=dynamic)
+    loaded = load_model(model, example_inputs, dynamic=dynamic, params=params)
     return _import(loaded, example_inputs, dynamic, fold, time.perf_counter() - start)
 
 

@@ -33,6 +33,7 @@ def compile(
     threads: options.Threads = None,
     dynamic: options.Dynamic = None,
     input: options.Input = None,
+    params: options.Params = None,
     no_fold: options.NoFold = False,
     keep_all: options.KeepAll = False,
     exact_conv: options.ExactConv = False,
@@ -61,7 +62,7 @@ def compile(
     config = settings.config()
     axes = parse_dynamic(dynamic)
     with console.progress(f"reading {model}"):
-        source = open_source(model, input)
+        source = open_source(model, input, params=params)
     compiled = compile_source(source, target, config, axes, cache=not no_cache)
     compiled.save(path)
     saved = path.stat().st_size

@@ -54,6 +54,7 @@ def inspect(
     precision: options.Precision = None,
     dynamic: options.Dynamic = None,
     input: options.Input = None,
+    params: options.Params = None,
     no_fold: options.NoFold = False,
     keep_all: options.KeepAll = False,
     exact_conv: options.ExactConv = False,
@@ -86,7 +87,7 @@ def inspect(
             recipe, prune, quantize, precision, None, None, no_fold, keep_all, register, exact_conv
         )
         with console.progress(f"reading {model}"):
-            source = open_source(model, input)
+            source = open_source(model, input, params=params)
         if check:
             config = settings.config()
             if not checked(source, parse_dynamic(dynamic), fold=config.fold_onnx).importable:

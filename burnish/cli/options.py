@@ -30,7 +30,7 @@ Model = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="A file (.onnx, .pt2, .keras, .tflite), a SavedModel, or zoo:NAME.",
+        help="A file (.onnx, .pt2, .keras, .tflite, .json, .relay), a SavedModel, or zoo:NAME.",
         show_default=False,
     ),
 ]
@@ -71,6 +71,13 @@ Input = Annotated[
         "-i",
         metavar="NAME=SHAPE:DTYPE[:LOW..HIGH]",
         help="Shape and dtype of an input: ids=1x128:int64:0..30522. Can be repeated.",
+    ),
+]
+Params = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="Parameters of a Relay module; by default the file beside it with suffix .params.",
     ),
 ]
 NoFold = Annotated[

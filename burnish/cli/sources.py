@@ -40,19 +40,26 @@ class Source:
         return [make(self.specs, seed + index) for index in range(count)]
 
 
-def open_source(model: str, inputs: Iterable[str] | None = None, seed: int = 0) -> Source:
+def open_source(
+    model: str,
+    inputs: Iterable[str] | None = None,
+    seed: int = 0,
+    params: str | None = None,
+) -> Source:
     """Find the model that the command line names; errors say what is known."""
     overrides = parse_specs(inputs)
     if model.startswith(ZOO):
         if overrides:
             raise ConfigError("--input is for files: a zoo model brings its inputs")
+        if params:
+            raise ConfigError("--params is for Relay files: a zoo model brings its weights")
         from burnish import models
 
         entry = models.load(model.removeprefix(ZOO))
         return Source(model, entry.model, tuple(entry.example_inputs), entry)
     from burnish.compiler.importers.files import load_file
 
-    loaded: Any = load_file(model)
+    loaded: Any = load_file(model, params)
     if hasattr(loaded, "graph_signature"):
         return _exported(model, loaded, overrides)
     specs = overridden([_spec(item) for item in loaded.inputs], overrides)

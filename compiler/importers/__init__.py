@@ -1,4 +1,4 @@
-"""Reading a model: PyTorch, ONNX, Keras, TFLite, as an object or a file -> named-weight IR."""
+"""Reading a model: PyTorch, ONNX, Keras, TFLite, Relay, as an object or a file -> named-weight IR."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import tvm
 
 from burnish.compiler.errors import ImportModelError
-from burnish.compiler.importers.files import SUFFIXES, load_file
+from burnish.compiler.importers.files import SUFFIXES, Params, check_no_params, load_file
 from burnish.compiler.importers.keras_file import KerasFile, KerasModule, with_variable_names
 from burnish.compiler.importers.model_file import ModelFile
 from burnish.compiler.importers.survey import Survey, surveyed
@@ -80,12 +80,15 @@ def import_model(
     *,
     dynamic: Mapping[str, Any] | None = None,
     fold: bool = True,
+    params: Params = None,
 ) -> ImportedModel:
     """Read a model.
 
     ``model`` is a ``torch.nn.Module``, a ``torch.export.ExportedProgram``, an
     ``onnx.ModelProto``, a Keras model, or the path of an ``.onnx``, ``.pt2``, ``.keras`` or
-    ``.tflite`` file or of a TensorFlow SavedModel's folder. Files but ``.pt2`` are read in a child
+    ``.tflite`` file, of a TensorFlow SavedModel's folder, or of a Relay module of TVM up to 0.19:
+    ``.json`` (``tvm.ir.save_json``), ``.relay`` or ``.txt`` (its text), with its ``params`` given
+    or beside it (:func:`~burnish.compiler.importers.files.load_file`). Files but ``.pt2`` are read in a child
     process with limits (:mod:`burnish.compiler.importers.contained`).
 
     ``example_inputs`` is what the model is called with: a tuple of positional arguments, or a
@@ -104,15 +107,23 @@ def import_model(
     Raises :class:`~burnish.compiler.errors.ImportModelError`, or its subclass
     :class:`~burnish.compiler.errors.UnsupportedOperatorError` with every unsupported operator.
     """
-    loaded = load_model(model, example_inputs, dynamic=dynamic)
+    loaded = load_model(model, example_inputs, dynamic=dynamic, params=params)
     return import_loaded(loaded, example_inputs, dynamic=dynamic, fold=fold)
 
 
 def load_model(
-    model: Any, example_inputs: Any = None, *, dynamic: Mapping[str, Any] | None = None
+    model: Any,
+    example_inputs: Any = None,
+    *,
+    dynamic: Mapping[str, Any] | None = None,
+    params: Params = None,
 ) -> LoadedModel:
     """Read a model as far as its content hash needs it; arguments as of :func:`import_model`."""
-    read: Any = load_file(model) if isinstance(model, (str, os.PathLike)) else model
+    if isinstance(model, (str, os.PathLike)):
+        read: Any = load_file(model, params)
+    else:
+        check_no_params(params)
+        read = model
     if _is_keras(read):
         from burnish.compiler.importers.keras_file import open_model
 
@@ -160,13 +171,14 @@ def survey_model(
     *,
     dynamic: Mapping[str, Any] | None = None,
     fold: bool = True,
+    params: Params = None,
 ) -> Survey:
     """What of a model can be imported; arguments as of :func:`import_model`.
 
     Unsupported operators are in the result, not raised. Raises
     :class:`~burnish.compiler.errors.ImportModelError` for a model that cannot be read at all.
     """
-    loaded = load_model(model, example_inputs, dynamic=dynamic)
+    loaded = load_model(model, example_inputs, dynamic=dynamic, params=params)
     if isinstance(loaded.content, ModelFile):
         return loaded.content.survey(example_inputs, dynamic, fold=fold)
 

@@ -68,6 +68,15 @@ FORMATS = {
             convert="tflite.model:import_tflite",
             work="tflite.survey:work_of",
         ),
+        Format(
+            "relay",
+            (".json", ".relay", ".txt"),
+            read="relay.read:read_relay",
+            digest="relay.read:digest",
+            inputs="relay.importer:declared_inputs",
+            convert="relay.importer:import_relay",
+            work="relay.survey:work_of",
+        ),
     )
 }
 

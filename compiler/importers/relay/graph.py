@@ -148,13 +148,15 @@ class Graph:
     """A module as read: those functions that ``entry`` reaches.
 
     ``places`` says for each node where it was written (``line 12``, ``node 40``), with the
-    source span where there is one; ``warnings`` is what the user should know.
+    source span where there is one; ``types`` holds what the file tells of the results of calls
+    (not needed to convert them); ``warnings`` is what the user should know.
     """
 
     nodes: tuple[Node, ...]
     places: tuple[str, ...]
     functions: Mapping[str, Id]
     entry: str
+    types: Mapping[Id, TensorType] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
     def main(self) -> Function:
@@ -170,11 +172,21 @@ class GraphBuilder:
     def __init__(self) -> None:
         self.nodes: list[Node] = []
         self.places: list[str] = []
+        self.types: dict[Id, TensorType] = {}
 
-    def add(self, node: Node, place: str) -> Id:
+    def add(self, node: Node, place: str, kind: Type = None) -> Id:
         self.nodes.append(node)
         self.places.append(place)
+        if isinstance(kind, TensorType):
+            self.types[len(self.nodes) - 1] = kind
         return len(self.nodes) - 1
+
+    def graph(
+        self, functions: Mapping[str, Id], entry: str, warnings: tuple[str, ...] = ()
+    ) -> Graph:
+        """Everything added, as it stays."""
+        nodes, places = tuple(self.nodes), tuple(self.places)
+        return Graph(nodes, places, functions, entry, self.types, warnings)
 
 
 def entry_of(names: list[str]) -> str:

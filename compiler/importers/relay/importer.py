@@ -13,6 +13,8 @@ from tvm import relax, tirx
 
 from burnish.compiler import trees
 from burnish.compiler.errors import ImportModelError
+from burnish.compiler.importers.formats import Input
+from burnish.compiler.importers.relay.attributes import is_operator
 from burnish.compiler.importers.relay.context import Context, Value
 from burnish.compiler.importers.relay.converters import CONVERTERS, REFUSED
 from burnish.compiler.importers.relay.graph import (
@@ -28,16 +30,27 @@ from burnish.compiler.importers.relay.graph import (
 from burnish.compiler.importers.relay.model import RelayModel
 from burnish.compiler.importers.relay.walk import Walker
 from burnish.compiler.importers.tidy import drop_unused
-from burnish.compiler.importers.unsupported import unsupported_error
+from burnish.compiler.importers.unsupported import NO_CONVERTER, Found, unsupported_error
 from burnish.compiler.signature import Dim, Signature, TensorSpec, dtype_name
 from burnish.passes.params import with_params
 
+TYPED = "save the module after relay.transform.InferType()"
+REMEDY = "write it with other operators of Relay before the module is saved"
+
 
 def import_relay(
-    model: RelayModel, example_inputs: Any, dynamic: Mapping[str, Any] | None
+    model: RelayModel,
+    example_inputs: Any = None,
+    dynamic: Mapping[str, Any] | None = None,
+    *,
+    fold: bool = True,
 ) -> tuple[tvm.IRModule, Signature]:
-    """Convert a module; raises :class:`ImportModelError` with all that is wrong."""
+    """Convert a module (``fold`` has no part in it); raises :class:`ImportModelError` with all that is wrong."""
     _check_operators(model)
+    names = [var.name for var in model.parameters()]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise RelayError(f"two parameters of {model.name} are named {twice!r}: rename one")
     for text in model.graph.warnings:
         warnings.warn(text, stacklevel=2)
     declared = model.inputs()
@@ -51,27 +64,38 @@ def import_relay(
     return _Import(model, examples, dynamic or {}).result()
 
 
+def declared_inputs(model: RelayModel) -> list[Input]:
+    """Inputs as the file declares them; those of tuple type by their tensors."""
+    found: list[Input] = []
+    for var in model.inputs():
+        waiting: list[tuple[str, Type]] = [(var.name, var.type)]
+        while waiting:
+            name, kind = waiting.pop(0)
+            if isinstance(kind, TupleType):
+                parts = [(f"{name}.{i}", part) for i, part in enumerate(kind.fields)]
+                waiting = [*parts, *waiting]
+            elif isinstance(kind, TensorType):
+                shape = tuple("" if n is None else n for n in kind.shape)
+                found.append(Input(name, shape, kind.dtype))
+            else:
+                raise RelayError(f"the input {name!r} has no tensor type in the file: {TYPED}")
+    return found
+
+
 def _check_operators(model: RelayModel) -> None:
     """Refuse every operator without converter, all at once."""
     graph = model.graph
-    found: dict[str, list[str]] = {}
+    found = []
     for at, node in enumerate(graph.nodes):
         called = graph.nodes[node.op] if isinstance(node, Call) else None
         if isinstance(called, Operator) and called.name not in CONVERTERS:
-            found.setdefault(called.name, []).append(graph.places[at])
+            reason, remedy = REFUSED.get(called.name), ""
+            if reason is None:
+                known = is_operator(called.name)
+                reason, remedy = NO_CONVERTER if known else "not an operator of TVM 0.19", REMEDY
+            found.append(Found(called.name, graph.places[at], reason, remedy=remedy))
     if found:
-        unknown = "not an operator of TVM 0.19; register it there, or replace it in the model"
-        plain = "no converter; replace it by operators that have one before the model is saved"
-        reasons = {
-            name: REFUSED.get(name, plain if _known(name) else unknown) for name in found
-        }
-        raise unsupported_error("Relay", found, reasons)
-
-
-def _known(name: str) -> bool:
-    from burnish.compiler.importers.relay.attributes import is_operator
-
-    return is_operator(name)
+        raise unsupported_error("Relay", found)
 
 
 def _examples(model: RelayModel, declared: Sequence[Var], given: Any) -> dict[str, Any]:
@@ -121,26 +145,30 @@ class _Import:
     def result(self) -> tuple[tvm.IRModule, Signature]:
         graph = self.model.graph
         params = [self._parameter(var) for var in self.model.parameters()]
-        branches = any(isinstance(node, If) for node in graph.nodes)
-        walker = Walker(graph, self.context, CONVERTERS, branches)
+        walker = Walker(graph, self.context, CONVERTERS)
         with self.builder.function("main", attrs={"num_input": len(self.inputs)}):
-            with contextlib.nullcontext() if branches else self.builder.dataflow():
-                value = walker.run(params)
-                leaves: list[relax.Expr] = []
-                tree = _tree(value, leaves)
-                result = relax.Tuple([self._output(leaf) for leaf in leaves])
-                if not branches:
-                    result = self.builder.emit_output(result)
+            try:
+                result, tree = self._body(walker, params)
+            except BaseException:
+                self.builder._end_block()  # else TVM warns of it
+                raise
             self.builder.emit_func_output(result, params=[*self.inputs, *self.context.weight_vars])
         mod = drop_unused(with_params(self.builder.get(), self.context.weights))
         fields = mod["main"].ret_ty.fields
         outputs = tuple(_spec(f"output_{i}", ty) for i, ty in enumerate(fields))
-        symbols: dict[str, tuple[int, int | None]] = {name: (1, None) for name in self.symbols}
+        symbols: dict[str, tuple[int, int | None]] = dict.fromkeys(self.symbols, (1, None))
         return mod, Signature(tuple(self.specs), outputs, tuple(self.arguments), tree, symbols)
 
-    def _output(self, leaf: relax.Expr) -> relax.Expr:
-        """Inputs and weights that are results get a binding of their own."""
-        return leaf
+    def _body(self, walker: Walker, params: Sequence[Value]) -> tuple[relax.Expr, trees.Node]:
+        """Everything bound; the results as a flat tuple, and their nesting."""
+        branches = any(isinstance(node, If) for node in self.model.graph.nodes)
+        with contextlib.nullcontext() if branches else self.builder.dataflow():
+            leaves: list[relax.Expr] = []
+            tree = _tree(walker.run(params), leaves)
+            if not leaves:
+                raise RelayError(f"{self.model.name} returns nothing")
+            result = relax.Tuple(leaves)
+            return (result if branches else self.builder.emit_output(result)), tree
 
     def _parameter(self, var: Var) -> Value:
         given = self.model.params.get(var.name)
@@ -160,7 +188,7 @@ class _Import:
         if not isinstance(kind, TensorType):
             raise RelayError(
                 f"the input {var.name!r} has no tensor type in the file: give example_inputs, or "
-                "save the module after relay.transform.InferType()"
+                f"{TYPED}"
             )
         shape = self._shape(var.name, kind, example, self.dynamic.get(var.name) or {})
         self.arguments.append((var.name, len(self.specs)))
@@ -192,9 +220,7 @@ class _Import:
         self.inputs.append(relax.Var(plain, relax.TensorType(sizes, dtype)))
         return self.inputs[-1]
 
-    def _shape(
-        self, name: str, kind: TensorType, example: Any, dynamic: Any
-    ) -> tuple[Dim, ...]:
+    def _shape(self, name: str, kind: TensorType, example: Any, dynamic: Any) -> tuple[Dim, ...]:
         """Open sizes get their names, the others come from the file or the example."""
         found: list[Dim | None] = list(kind.shape)
         if example is not None:
@@ -271,4 +297,3 @@ def _spec(name: str, ty: relax.TensorType) -> TensorSpec:
         )
     sizes = (int(n) if isinstance(n, tirx.IntImm) else str(n) for n in ty.shape)
     return TensorSpec(name, tuple(sizes), str(ty.dtype))
-

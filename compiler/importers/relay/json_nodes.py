@@ -39,13 +39,14 @@ class Nodes:
             )
         self.nodes: list[Any] = document["nodes"]
         self.arrays = document.get("b64ndarrays", [])
-        self.root = document.get("root")
+        root = document.get("root")
         self.version = str((document.get("attrs") or {}).get("tvm_version", "unknown"))
         self._left = MAX_ITEMS
         if not isinstance(self.arrays, list):
             raise RelayError(f"{what}: b64ndarrays must be a list")
-        if not isinstance(self.root, int) or not 0 < self.root < len(self.nodes):
-            raise RelayError(f"{what}: the root {self.root!r} is no node")
+        if not isinstance(root, int) or not 0 < root < len(self.nodes):
+            raise RelayError(f"{what}: the root {root!r} is no node")
+        self.root = root
 
     def key(self, at: int) -> str:
         node = self.nodes[at]
@@ -178,4 +179,6 @@ class Nodes:
         try:
             return float(text)
         except ValueError:
-            raise RelayError(f"{self.what}: node {at} must hold a number, got {text!r:.40}") from None
+            raise RelayError(
+                f"{self.what}: node {at} must hold a number, got {text!r:.40}"
+            ) from None

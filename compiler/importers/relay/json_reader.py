@@ -61,7 +61,7 @@ class _Reader:
             first = len(self.made.nodes)
             done[name] = self._read(self.nodes.expect(functions[name], "relay.Function"))
             wanted += [n.name for n in self.made.nodes[first:] if isinstance(n, Global)]
-        return Graph(tuple(self.made.nodes), tuple(self.made.places), done, entry)
+        return self.made.graph(done, entry)
 
     def _functions(self) -> dict[str, int]:
         nodes, root = self.nodes, self.nodes.root
@@ -104,7 +104,7 @@ class _Reader:
                     if seen is None:
                         stack.append(child)
                 continue
-            state[at] = self.made.add(self._node(at), self._place(at))
+            state[at] = self.made.add(self._node(at), self._place(at), self._result(at))
             stack.pop()
         return state[root]
 
@@ -206,6 +206,11 @@ class _Reader:
                 case _:
                     self.types[at] = None
         return self.types[at]
+
+    def _result(self, at: int) -> Type:
+        """What the file says of a call's result."""
+        found = self.nodes.ref(at, "_checked_type_") if self.nodes.key(at) == "relay.Call" else 0
+        return self._type(found) if found else None
 
     def _array(self, at: int) -> Any:
         index = self.nodes.number(at, "data")

@@ -113,14 +113,14 @@ class _Reader:
             if self.scan.at != self.scan.end:
                 raise self.scan.unexpected("the end of the function")
             wanted += [n.name for n in self.made.nodes[first:] if isinstance(n, Global)]
-        warnings = ()
+        warnings: tuple[str, ...] = ()
         if self.scan.rounded:
             warnings = (
                 f"{self.scan.what}: {self.scan.rounded} numbers have six digits, which is all that "
                 "Relay's text keeps: results may differ from the seventh digit on; "
                 "tvm.ir.save_json keeps every digit",
             )
-        return Graph(tuple(self.made.nodes), tuple(self.made.places), done, entry, warnings)
+        return self.made.graph(done, entry, warnings)
 
     def _add(self, node: Any, place: str | None = None) -> Id:
         return self.made.add(node, place or self.scan.place())
@@ -308,7 +308,7 @@ class _Reader:
                 attrs = complete(called.name, attrs)
             except RelayError as error:
                 raise scan.error(error.message) from None
-        return self._add(Call(op, tuple(args), attrs), place)
+        return self.made.add(Call(op, tuple(args), attrs), place, scan.result_type())
 
     def _value(self, depth: int = 0) -> Any:
         """An attribute's value."""

@@ -37,6 +37,7 @@ DTYPES = {
 }
 DTYPE = re.compile(r"(?:bool|bfloat16|u?int\d+|float\d+)\b")
 DIM = re.compile(r"(\d+)(?:i\d+)?|\?|[A-Za-z_]\w*")
+RESULT = re.compile(r" /\* ty=Tensor\[\(((?:\d{1,18}(?:, )?)*)\), (\w+)\]")
 MAX_DEPTH = 64
 DIGITS_KEPT = 6
 
@@ -121,6 +122,13 @@ class Scanner:
     def expect(self, literal: str) -> None:
         if not self.accept(literal):
             raise self.unexpected(repr(literal))
+
+    def result_type(self) -> Type:
+        """The type in the comment that follows here, if one does and it is closed and fixed."""
+        found = RESULT.match(self.text, self.at, self.end)
+        if found is None:
+            return None
+        return TensorType(tuple(int(n) for n in re.findall(r"\d+", found[1])), found[2])
 
     def number(self) -> np.ndarray | None:
         """A number as the tensor it stands for; its dtype is its suffix."""

@@ -84,11 +84,9 @@ class Frame:
 class Walker:
     """One conversion of one graph."""
 
-    def __init__(
-        self, graph: Graph, context: Context, converters: dict[str, Converter], branches: bool
-    ) -> None:
+    def __init__(self, graph: Graph, context: Context, converters: dict[str, Converter]) -> None:
         self.graph, self.context, self.converters = graph, context, converters
-        self.branches = branches
+        self.blocks = 0
         self.stack: list[Frame] = []
         self.active: list[tuple[Id, Scope]] = []
         self.calls = 0
@@ -100,13 +98,16 @@ class Walker:
         scope = Scope(None, 0, self.graph.functions[self.graph.entry])
         scope.values.update(zip(main.params, params, strict=True))
         self.stack.append(Frame(main.body, scope))
-        while self.stack:
-            frame = self.stack[-1]
-            if frame.stage == 0 and frame.scope.find(frame.at) is not None:
-                self.stack.pop()
-                continue
-            step = _STEPS[type(self.graph.nodes[frame.at])]
-            step(self, frame)
+        try:
+            while self.stack:
+                frame = self.stack[-1]
+                if frame.stage == 0 and frame.scope.find(frame.at) is not None:
+                    self.stack.pop()
+                    continue
+                _STEPS[type(self.graph.nodes[frame.at])](self, frame)
+        finally:
+            for _ in range(self.blocks):
+                self.context.builder._end_block()
         return scope.find(main.body)
 
     def done(self, frame: Frame, value: Value) -> None:
@@ -145,7 +146,7 @@ class Walker:
     def function(self, frame: Frame) -> None:
         self.done(frame, Closure(frame.at, frame.scope))
 
-    def tuple(self, frame: Frame) -> None:
+    def tuple_(self, frame: Frame) -> None:
         node = self.graph.nodes[frame.at]
         assert isinstance(node, Tuple)
         if not self.wants(frame, node.fields):
@@ -224,7 +225,9 @@ class Walker:
                 return known
             return self.context_value(self.converters[name](self.context, args, attributes))
         except ImportModelError as error:
-            raise RelayError(f"{name} at {self.graph.places[at]}: {error.message}", op=name) from None
+            raise RelayError(
+                f"{name} at {self.graph.places[at]}: {error.message}", op=name
+            ) from None
         except Exception as error:
             text = str(error).strip().splitlines()
             said = text[-1] if text else type(error).__name__
@@ -251,44 +254,50 @@ class Walker:
     def if_(self, frame: Frame) -> None:
         node = self.graph.nodes[frame.at]
         assert isinstance(node, If)
-        builder = self.context.builder
+        branches = (node.then, node.other)
         if frame.stage == 0:
             if self.wants(frame, (node.cond,)):
                 return
             known = self.context.value(frame.scope.find(node.cond))
             if known is not None:
-                frame.stage = 4
-                frame.kept = [node.then if bool(known) else node.other]
-                self.wants(frame, frame.kept)
+                taken = node.then if known.any() else node.other
+                if not self.wants(frame, (taken,)):
+                    self.done(frame, frame.scope.find(taken))
                 return
             if frame.scope.depth >= MAX_DEPTH:
                 raise self.fail(frame.at, f"functions and branches nest deeper than {MAX_DEPTH}")
-        if frame.stage == 4:
-            self.done(frame, frame.scope.find(frame.kept[0]))
-            return
-        if frame.stage in (1, 2):
-            body, scope, leaves = (node.then, node.other)[frame.stage - 1], frame.kept[-1], []
-            shape = _flatten(scope.find(body), leaves)
-            result = relax.Tuple(leaves)
-            result = builder.emit(result)
-            block = builder._end_block()
-            frame.kept[-1] = (relax.SeqExpr([block], result), shape)
+        else:
+            frame.kept[-1] = self._end_branch(frame.kept[-1], branches[frame.stage - 1])
         if frame.stage < 2:
-            builder._begin_binding_block()
-            scope = Scope(frame.scope, frame.scope.depth + 1, frame.scope.function)
-            frame.kept.append(scope)
-            self.stack.append(Frame((node.then, node.other)[frame.stage], scope))
-            frame.stage += 1
+            self._begin_branch(frame, branches[frame.stage])
             return
         (then, shape), (other, other_shape) = frame.kept
         if shape != other_shape:
             raise self.fail(frame.at, "the branches of if give different tuples")
-        cond = frame.scope.find(node.cond)
-        bound = builder.emit(relax.If(cond, then, other))
-        fields = [
-            builder.emit(relax.TupleGetItem(bound, index)) for index in range(_count(shape))
-        ]
+        builder = self.context.builder
+        bound = builder.emit(relax.If(frame.scope.find(node.cond), then, other))
+        if shape == 0:
+            self.done(frame, bound)
+            return
+        fields = [builder.emit(relax.TupleGetItem(bound, index)) for index in range(_count(shape))]
         self.done(frame, _unflatten(shape, iter(fields)))
+
+    def _begin_branch(self, frame: Frame, body: Id) -> None:
+        self.context.builder._begin_binding_block()
+        self.blocks += 1
+        scope = Scope(frame.scope, frame.scope.depth + 1, frame.scope.function)
+        frame.kept.append(scope)
+        frame.stage += 1
+        self.stack.append(Frame(body, scope))
+
+    def _end_branch(self, scope: Scope, body: Id) -> tuple[relax.Expr, Any]:
+        """What a branch binds and gives, and the nesting of what it gives."""
+        builder = self.context.builder
+        leaves: list[relax.Expr] = []
+        shape = _flatten(scope.find(body), leaves)
+        result = builder.emit(leaves[0] if shape == 0 else relax.Tuple(leaves))
+        self.blocks -= 1
+        return relax.SeqExpr([builder._end_block()], result), shape
 
 
 def _dtype(name: str, tensors: Sequence[relax.Expr], attributes: Attributes) -> str:
@@ -326,7 +335,7 @@ _STEPS: dict[type, Callable[[Walker, Frame], None]] = {
     Operator: Walker.operator,
     Global: Walker.global_,
     Function: Walker.function,
-    Tuple: Walker.tuple,
+    Tuple: Walker.tuple_,
     Item: Walker.item,
     Let: Walker.let,
     Call: Walker.call,

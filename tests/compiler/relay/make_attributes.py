@@ -87,7 +87,7 @@ def instance(key: str) -> Any:
     for _ in range(400):
         try:
             return tvm.ir.make_node(key, **{name: VALUES[at] for name, at in given.items()})
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - TVM 0.19 raises many kinds
             missing = re.search(r"required field '(\w+)'", str(error))
             if missing and missing[1] not in given:
                 last = missing[1]
@@ -126,7 +126,7 @@ def value(kind: str, text: str) -> Any:
     if kind == "Array" and "0.1000000" in text:
         return [0.1, 0.1, 0.2, 0.2]
     if not text:
-        print('empty', kind)
+        print("empty", kind)
         return None
     return json.loads(text)
 

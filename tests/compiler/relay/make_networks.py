@@ -30,10 +30,7 @@ def main(folder: str) -> None:
         module, inputs, params = make(np.random.default_rng(sum(name.encode())))
         module = relay.transform.InferType()(module)
         values = {key: tvm.nd.array(value) for key, value in params.items()}
-        outputs = {
-            f"out.{i}": value
-            for i, value in enumerate(run(module, {**inputs, **values}))
-        }
+        outputs = {f"out.{i}": value for i, value in enumerate(run(module, {**inputs, **values}))}
         text = json.dumps(json.loads(tvm.ir.save_json(module)), separators=(",", ":"))
         write(target / f"{name}.json.xz", lzma.compress(text.encode(), preset=9))
         write(target / f"{name}.relay.xz", lzma.compress(

@@ -188,9 +188,7 @@ def gru(net: Net) -> Made:
     zh, nh, ah = relay.split(nn.dense(step_h, ri), 3, axis=1)
     z, reset = relay.sigmoid(zi + zh), relay.sigmoid(ni + nh)
     n = relay.tanh(ai + reset * ah)
-    cell = relay.Function(
-        [step_x, step_h, wi, ri], (relay.const(1.0) - z) * n + z * step_h
-    )
+    cell = relay.Function([step_x, step_h, wi, ri], (relay.const(1.0) - z) * n + z * step_h)
     name = relay.GlobalVar("cell")
     outs = []
     for index in range(steps):
@@ -290,7 +288,12 @@ def control(net: Net) -> Made:
     flag = net.input("flag", np.asarray(True))
     x = net.input("x", net.floats(2, 3))
     w = net.param("w", 3, 3)
-    y, k, q, p = relay.var("y"), relay.var("k"), relay.var("q", shape=(2, 3)), relay.var("p", shape=(2, 3))
+    y, k, q, p = (
+        relay.var("y"),
+        relay.var("k"),
+        relay.var("q", shape=(2, 3)),
+        relay.var("p", shape=(2, 3)),
+    )
     composite = relay.Function([p], nn.relu(p * relay.const(2.0)))
     composite = composite.with_attr("Primitive", tvm.tir.IntImm("int32", 1))
     composite = composite.with_attr("Composite", "my.scaled_relu")

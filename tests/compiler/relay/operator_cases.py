@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """The single-operator cases of ``make_operators.py``: name -> module and inputs.
 
 A case is ``(function of expressions, input, ...)``. An input made by :func:`f`, :func:`i` or
@@ -84,14 +85,33 @@ def case(name: str, body: Callable[..., Any], *draws: Draw) -> None:
 
 
 # elementwise
-for _name in (
-    "abs atan ceil cos cosh erf exp fast_erf fast_exp fast_tanh floor negative round sigmoid sign"
-    " sin sinh tan tanh trunc copy"
-).split():
+for _name in [
+    "abs",
+    "atan",
+    "ceil",
+    "cos",
+    "cosh",
+    "erf",
+    "exp",
+    "fast_erf",
+    "fast_exp",
+    "fast_tanh",
+    "floor",
+    "negative",
+    "round",
+    "sigmoid",
+    "sign",
+    "sin",
+    "sinh",
+    "tan",
+    "tanh",
+    "trunc",
+    "copy",
+]:
     case(_name, raw(_name), f(3, 5))
-for _name in "acos asin atanh".split():
+for _name in ["acos", "asin", "atanh"]:
     case(_name, raw(_name), f(3, 5, low=-0.9, high=0.9))
-for _name in "log log2 log10 sqrt rsqrt".split():
+for _name in ["log", "log2", "log10", "sqrt", "rsqrt"]:
     case(_name, raw(_name), f(3, 5, low=0.1, high=4))
 case("acosh", relay.acosh, f(3, 5, low=1.1, high=4))
 case("asinh", relay.asinh, f(3, 5))
@@ -100,7 +120,7 @@ case("abs/int", relay.abs, i(7, low=-9, high=9))
 case("negative/int64", relay.negative, i(7, low=-9, high=9, dtype="int64"))
 case("sign/int", relay.sign, i(9, low=-2, high=3))
 _odd = given([1.0, np.nan, np.inf, -np.inf, 0.0], "float32")
-for _name in "isnan isinf isfinite".split():
+for _name in ["isnan", "isinf", "isfinite"]:
     case(_name, raw(_name), _odd)
 case("logical_not", relay.logical_not, b(3, 5))
 case("bitwise_not", relay.bitwise_not, i(9, low=-9, high=9))
@@ -111,24 +131,32 @@ case("cast/bool", lambda x: relay.cast(x, "bool"), i(9, low=-1, high=2))
 case("cast/half", lambda x: relay.cast(x, "float16"), f(3, 5))
 case("reinterpret", lambda x: relay.reinterpret(x, "int32"), f(3, 5))
 case("cast_like", relay.cast_like, f(3, 5), i(2))
-for _name in "add subtract multiply divide maximum minimum".split():
+for _name in ["add", "subtract", "multiply", "divide", "maximum", "minimum"]:
     case(_name, raw(_name), f(2, 3, 5), f(3, 1))
 case("add/scalar", lambda x: x + relay.const(1.5), f(2, 3))
 case("power", relay.power, f(3, 5, low=0.1), f(5))
 case("power/square", lambda x: relay.power(x, relay.const(2.0)), f(3, 5))
 _ints = (given([7, -7, 7, -7, 6, 0, 1] * 5, "int32"), given([3, 3, -3, -3, 3, 5, 9] * 5, "int32"))
-for _name in (
-    "floor_divide trunc_divide floor_mod trunc_mod mod divide bitwise_and bitwise_or bitwise_xor"
-).split():
+for _name in [
+    "floor_divide",
+    "trunc_divide",
+    "floor_mod",
+    "trunc_mod",
+    "mod",
+    "divide",
+    "bitwise_and",
+    "bitwise_or",
+    "bitwise_xor",
+]:
     case(f"{_name}/int", raw(_name), *_ints)
 _reals = (given([7.5, -7.5, 7.5, -7.5, 6], "float32"), given([2, 2, -2, -2, 3], "float32"))
-for _name in "floor_divide trunc_divide floor_mod trunc_mod mod".split():
+for _name in ["floor_divide", "trunc_divide", "floor_mod", "trunc_mod", "mod"]:
     case(f"{_name}/float", raw(_name), *_reals)
-for _name in "left_shift right_shift".split():
+for _name in ["left_shift", "right_shift"]:
     case(_name, raw(_name), i(9, low=-64, high=64), i(9, low=0, high=5))
-for _name in "logical_and logical_or logical_xor".split():
+for _name in ["logical_and", "logical_or", "logical_xor"]:
     case(_name, raw(_name), b(3, 5), b(5))
-for _name in "equal not_equal less less_equal greater greater_equal".split():
+for _name in ["equal", "not_equal", "less", "less_equal", "greater", "greater_equal"]:
     case(_name, raw(_name), i(3, 7), i(7))
 case("where", relay.where, b(3, 5), f(3, 5), f(5))
 case("fixed_point_multiply", lambda x: op.tensor.fixed_point_multiply(x, 1500000000, 1),
@@ -140,22 +168,26 @@ case("zeros", lambda x: x + relay.zeros((3, 5), "float32"), f(3, 5))
 case("ones", lambda x: x + relay.ones((3, 5), "float32"), f(3, 5))
 case("full", lambda x: x + relay.full(relay.const(7), (5,), "int32"), i(3, 5))
 case("full/run time", lambda x, v: x + relay.full(v, (5,)), f(3, 5), f())
-case("arange", lambda x: x * relay.arange(relay.const(2), relay.const(17), relay.const(3), "int32"), i(5))
+case(
+    "arange",
+    lambda x: x * relay.arange(relay.const(2), relay.const(17), relay.const(3), "int32"),
+    i(5),
+)
 case("arange/float", lambda x: x * relay.arange(relay.const(0.5), relay.const(2.0),
      relay.const(0.25), "float32"), f(6))  # fmt: skip
-for _name in "annotation.stop_fusion annotation.checkpoint".split():
+for _name in ["annotation.stop_fusion", "annotation.checkpoint"]:
     case(_name, getattr(relay.annotation, _name.split(".")[1]), f(3, 5))
 
 # reduce
-for _name in "sum mean max min prod variance".split():
+for _name in ["sum", "mean", "max", "min", "prod", "variance"]:
     case(_name, lambda x, n=_name: getattr(relay, n)(x, axis=1), f(2, 3, 5))
     case(f"{_name}/all", lambda x, n=_name: getattr(relay, n)(x), f(2, 3))
     case(f"{_name}/exclude", lambda x, n=_name: getattr(relay, n)(
         x, axis=[0, -1], keepdims=True, exclude=True), f(2, 3, 5))  # fmt: skip
 case("variance/unbiased", lambda x: relay.variance(x, axis=1, unbiased=True), f(2, 7))
-for _name in "all any".split():
+for _name in ["all", "any"]:
     case(_name, lambda x, n=_name: getattr(relay, n)(x, axis=-1), b(5, 3))
-for _name in "argmax argmin".split():
+for _name in ["argmax", "argmin"]:
     case(_name, lambda x, n=_name: getattr(relay, n)(x, axis=1), f(2, 5, 3))
     case(f"{_name}/all", lambda x, n=_name: getattr(relay, n)(x), f(2, 5))
     case(f"{_name}/keep", lambda x, n=_name: getattr(relay, n)(
@@ -222,11 +254,11 @@ case("gather", lambda x, n: relay.gather(x, 1, n), f(2, 4), i(2, 3))
 case("gather_nd", relay.gather_nd, f(3, 4, 5), i(2, 6, high=3))
 case("gather_nd/batch", lambda x, n: relay.gather_nd(x, n, batch_dims=1), f(3, 4, 5),
      i(1, 3, high=3))  # fmt: skip
-for _how in "update add mul min max".split():
+for _how in ["update", "add", "mul", "min", "max"]:
     case(f"scatter_elements/{_how}", lambda x, n, v, how=_how: relay.scatter_elements(
         x, n, v, axis=1, reduction=how), f(2, 5), given([[0, 3, 1], [4, 1, 2]], "int64"),
         f(2, 3))  # fmt: skip
-for _how in "update add".split():
+for _how in ["update", "add"]:
     case(f"scatter_nd/{_how}", lambda x, n, v, how=_how: relay.scatter_nd(x, n, v, how),
          f(4, 5), given([[0, 3, 1], [4, 1, 2]], "int64"), f(3))  # fmt: skip
 case("adv_index", lambda x, n, m: relay.adv_index([x, n, m]), f(4, 5, 3),
@@ -272,12 +304,12 @@ case("sort", lambda x: relay.sort(x, axis=0), f(5, 3))
 case("sort/down", lambda x: relay.sort(x, axis=-1, is_ascend=False), f(3, 5))
 case("argsort", lambda x: relay.argsort(x, axis=-1), f(3, 5))
 case("argsort/down", lambda x: relay.argsort(x, axis=0, is_ascend=False, dtype="int64"), f(5, 3))
-for _what in "both values indices".split():
+for _what in ["both", "values", "indices"]:
     case(f"topk/{_what}", lambda x, w=_what: relay.topk(x, 3, axis=-1, ret_type=w), f(2, 7))
 case("topk/up", lambda x: relay.topk(x, 2, axis=0, is_ascend=True, dtype="int64"), f(5, 3))
 case("nn.space_to_depth", lambda x: nn.space_to_depth(x, 2), f(1, 3, 4, 6))
 case("nn.space_to_depth/nhwc", lambda x: nn.space_to_depth(x, 2, "NHWC"), f(1, 4, 6, 3))
-for _mode in "DCR CRD".split():
+for _mode in ["DCR", "CRD"]:
     case(f"nn.depth_to_space/{_mode}", lambda x, m=_mode: nn.depth_to_space(x, 2, mode=m),
          f(1, 8, 2, 3))  # fmt: skip
 case("nn.batch_to_space_nd", lambda x: nn.batch_to_space_nd(x, [2, 2], [[0, 1], [0, 0]]),
@@ -346,7 +378,7 @@ case("nn.conv2d_transpose/groups", lambda x, w: nn.conv2d_transpose(
 case("nn.conv3d_transpose", lambda x, w: nn.conv3d_transpose(
     x, w, strides=(1, 2, 2), padding=(0, 1, 1), channels=2, kernel_size=(2, 3, 3)),
     f(1, 3, 2, 3, 3), f(3, 2, 2, 3, 3))  # fmt: skip
-for _kind in "max avg".split():
+for _kind in ["max", "avg"]:
     for _n, _size in ((1, (9,)), (2, (7, 8)), (3, (5, 6, 5))):
         _pool = getattr(nn, f"{_kind}_pool{_n}d")
         case(f"nn.{_kind}_pool{_n}d", lambda x, p=_pool, n=_n: p(
@@ -385,7 +417,7 @@ case("nn.upsampling/half", lambda x: nn.upsampling(x, 2, 1.5, method="bilinear")
 case("nn.upsampling3d", lambda x: nn.upsampling3d(x, 2, 1, 2), f(1, 2, 3, 2, 2))
 case("nn.cross_entropy", nn.cross_entropy, f(3, 5, low=0.1), f(3, 5, low=0))
 case("nn.cross_entropy_with_logits", nn.cross_entropy_with_logits, f(3, 5), f(3, 5))
-for _how in "mean sum none".split():
+for _how in ["mean", "sum", "none"]:
     case(f"nn.nll_loss/{_how}", lambda x, t, w, how=_how: nn.nll_loss(x, t, w, how, 2), f(4, 5),
          i(4, high=5), f(5, low=0.1))  # fmt: skip
 case("nn.fifo_buffer", lambda x, y: nn.fifo_buffer(x, y, axis=1), f(2, 2), f(2, 5))
@@ -394,8 +426,8 @@ case("nn.deformable_conv2d", lambda x, o, w: nn.deformable_conv2d(
     f(1, 18, 5, 6, low=-1, high=1), f(4, 3, 3, 3))  # fmt: skip
 
 # image
-for _method in "nearest_neighbor linear cubic".split():
-    for _mode in "half_pixel align_corners asymmetric".split():
+for _method in ["nearest_neighbor", "linear", "cubic"]:
+    for _mode in ["half_pixel", "align_corners", "asymmetric"]:
         if _method == "cubic" and _mode == "align_corners":
             continue
         case(f"image.resize2d/{_method} {_mode}", lambda x, m=_method, c=_mode: image.resize2d(
@@ -417,12 +449,13 @@ case("image.crop_and_resize", lambda x, r, n: image.crop_and_resize(
 case("image.dilation2d", lambda x, w: image.dilation2d(
     x, w, strides=[1, 2], padding=[1, 1], dilations=[1, 1]), f(1, 2, 5, 6), f(2, 3, 3))  # fmt: skip
 case("image.affine_grid", lambda x: image.affine_grid(x, (4, 5)), f(2, 2, 3))
-for _pad in "zeros border reflection".split():
+for _pad in ["zeros", "border", "reflection"]:
     case(f"image.grid_sample/{_pad}", lambda x, g, p=_pad: image.grid_sample(
         x, g, padding_mode=p), f(1, 2, 4, 5), f(1, 2, 3, 6, low=-1.4, high=1.4))  # fmt: skip
 case("image.grid_sample/nearest", lambda x, g: image.grid_sample(
     x, g, method="nearest", align_corners=False), f(1, 2, 4, 5),
     f(1, 2, 3, 6, low=-0.9, high=0.9))  # fmt: skip
+
 
 # vision
 def counted(x: Any, threshold: float) -> tuple[Any, Any, Any]:
@@ -434,8 +467,8 @@ def counted(x: Any, threshold: float) -> tuple[Any, Any, Any]:
 case("vision.yolo_reorg", lambda x: vision.yolo_reorg(x, 2), f(1, 4, 4, 6))
 case("vision.multibox_prior", lambda x: vision.multibox_prior(
     x, sizes=(0.5, 0.3), ratios=(1.0, 2.0)), f(1, 3, 4, 5))  # fmt: skip
-case("vision.multibox_transform_loc", lambda c, l: vision.multibox_transform_loc(
-    c, l, relay.const(np.array([[[0.1, 0.1, 0.5, 0.6], [0.2, 0.3, 0.9, 0.8],
+case("vision.multibox_transform_loc", lambda c, moves: vision.multibox_transform_loc(
+    c, moves, relay.const(np.array([[[0.1, 0.1, 0.5, 0.6], [0.2, 0.3, 0.9, 0.8],
     [0, 0, 1, 1]]], "float32")), threshold=0.3).astuple(), f(1, 3, 3, low=0, high=1),
     f(1, 12))  # fmt: skip
 _boxes = given([[[0, 0.9, 0, 0, 4, 4], [0, 0.8, 0.5, 0, 4, 4], [1, 0.7, 0, 0, 4, 4],
@@ -451,7 +484,7 @@ case("vision.non_max_suppression/indices", lambda x: vision.non_max_suppression(
     *counted(x, 0.2), iou_threshold=0.5, return_indices=True,
     max_output_size=-1), _boxes)  # fmt: skip
 _rois = given([[0, 0, 0, 3, 3], [1, 1.2, 0.5, 4.1, 3.7]], "float32")
-for _mode in "avg max".split():
+for _mode in ["avg", "max"]:
     case(f"vision.roi_align/{_mode}", lambda x, r, m=_mode: vision.roi_align(
         x, r, (2, 3), 1.0, 2, mode=m), f(2, 3, 6, 7), _rois)  # fmt: skip
 case("vision.roi_align/adaptive", lambda x, r: vision.roi_align(x, r, (2, 2), 0.5, -1),
@@ -470,8 +503,8 @@ case("qnn.quantize/channels", lambda x: qnn.quantize(
 case("qnn.dequantize", lambda x: qnn.dequantize(x, _s(0.031), _z(3)), _u8)
 case("qnn.dequantize/channels", lambda x: qnn.dequantize(
     x, _s(np.array([0.1, 0.02], "float32")), _z(0), axis=0), _q8)  # fmt: skip
-for _round in "UPWARD TONEAREST".split():
-    for _compute in "int64 float32 float64".split():
+for _round in ["UPWARD", "TONEAREST"]:
+    for _compute in ["int64", "float32", "float64"]:
         case(f"qnn.requantize/{_round} {_compute}", lambda x, r=_round, c=_compute: qnn.requantize(
             x, _s(0.0173), _z(2), _s(0.31), _z(-5), rounding=r, compute_dtype=c,
             out_dtype="int8"), i(20, 9, low=-3000, high=3000))  # fmt: skip
@@ -502,7 +535,7 @@ case("qnn.dense", lambda x, w: qnn.dense(x, w, _z(3), _z(-2), _s(0.1), _s(0.2), 
 case("qnn.batch_matmul", lambda x, y: qnn.batch_matmul(x, y, _z(3), _z(-2), _s(0.1), _s(0.2)),
      i(2, 3, 5, low=-128, high=128, dtype="int8"),
      i(2, 4, 5, low=-128, high=128, dtype="int8"))  # fmt: skip
-for _name in "add subtract mul".split():
+for _name in ["add", "subtract", "mul"]:
     case(f"qnn.{_name}", lambda x, y, n=_name: getattr(qnn, n)(
         x, y, _s(0.1), _z(3), _s(0.05), _z(-2), _s(0.2), _z(1)), _q8,
         i(1, 9, low=-128, high=128, dtype="int8"))  # fmt: skip
@@ -510,7 +543,7 @@ for _name in "add subtract mul".split():
         x, y, _s(0.1), _z(30), _s(0.1), _z(100), _s(0.1), _z(9)), _u8, _u8)  # fmt: skip
 case("qnn.concatenate", lambda x, y: qnn.concatenate(
     relay.Tuple([x, y]), (_s(0.1), _s(0.3)), (_z(3), _z(-2)), _s(0.2), _z(1), 1), _q8, _q8)  # fmt: skip
-for _name in "abs erf exp hardswish log rsqrt sigmoid sqrt tanh".split():
+for _name in ["abs", "erf", "exp", "hardswish", "log", "rsqrt", "sigmoid", "sqrt", "tanh"]:
     if hasattr(qnn, _name):
         case(f"qnn.{_name}", lambda x, n=_name: getattr(qnn, n)(
             x, _s(0.02), _z(-128), _s(0.03), _z(-100)), _q8)  # fmt: skip
@@ -522,8 +555,11 @@ case("qnn.avg_pool2d", lambda x: qnn.avg_pool2d(
 case("qnn.avg_pool2d/scales", lambda x: qnn.avg_pool2d(
     x, _s(0.1), _z(3), _s(0.07), _z(-5), pool_size=(3, 3), strides=(2, 2), padding=(1, 1, 1, 1),
     dilation=(1, 1)), i(1, 2, 6, 6, high=256, dtype="uint8"))  # fmt: skip
-case("qnn.softmax/wide", lambda x: qnn.softmax(x, _s(0.02), _z(-3), _s(1 / 256), _z(-128)),
-     i(3, 40, low=-128, high=128, dtype="int8"))
+case(
+    "qnn.softmax/wide",
+    lambda x: qnn.softmax(x, _s(0.02), _z(-3), _s(1 / 256), _z(-128)),
+    i(3, 40, low=-128, high=128, dtype="int8"),
+)
 case("qnn.leaky_relu/unsigned", lambda x: qnn.leaky_relu(
     x, 0.3, _s(0.02), _z(100), _s(0.015), _z(120)), i(3, 40, high=256, dtype="uint8"))  # fmt: skip
 case("qnn.simulated_quantize", lambda x: qnn.simulated_quantize(
@@ -572,4 +608,8 @@ case("open/mean", lambda x: relay.mean(x, axis=[0]), _m)
 case("open/concatenate", lambda x: relay.concatenate([x, x], 0), _m)
 case("open/slice", lambda x: relay.strided_slice(x, [0, 1], [2**31 - 1, 5], [1, 2]), _m)
 case("open/squeeze", lambda x: relay.squeeze(relay.expand_dims(x, 1), [1]), _m)
-case("open/arange", lambda x: relay.arange(relay.take(relay.shape_of(x), relay.const(0)), dtype="int32"), _m)
+case(
+    "open/arange",
+    lambda x: relay.arange(relay.take(relay.shape_of(x), relay.const(0)), dtype="int32"),
+    _m,
+)

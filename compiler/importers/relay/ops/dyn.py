@@ -37,9 +37,7 @@ def _shape(ctx: Context, expr: Value) -> list[Any]:
 def _reshape(ctx: Context, args: Sequence[Value], a: Attributes) -> Value:
     x = tensor(args[0])
     codes = _shape(ctx, args[1])
-    return ctx.reshape(
-        x, reshape_target(codes, shape_of(x), allow_zero=bool(a.get("allowzero")))
-    )
+    return ctx.reshape(x, reshape_target(codes, shape_of(x), allow_zero=bool(a.get("allowzero"))))
 
 
 def _broadcast_to(ctx: Context, args: Sequence[Value], a: Attributes) -> Value:

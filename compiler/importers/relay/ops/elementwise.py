@@ -27,21 +27,68 @@ op = relax.op
 UNARY = {
     **{
         name: name
-        for name in (
-            "abs acos acosh asin asinh atan atanh bitwise_not ceil cos cosh erf exp floor isfinite"
-            " isinf isnan log logical_not negative rsqrt sigmoid sign sin sinh sqrt tan tanh trunc"
-        ).split()
+        for name in [
+            "abs",
+            "acos",
+            "acosh",
+            "asin",
+            "asinh",
+            "atan",
+            "atanh",
+            "bitwise_not",
+            "ceil",
+            "cos",
+            "cosh",
+            "erf",
+            "exp",
+            "floor",
+            "isfinite",
+            "isinf",
+            "isnan",
+            "log",
+            "logical_not",
+            "negative",
+            "rsqrt",
+            "sigmoid",
+            "sign",
+            "sin",
+            "sinh",
+            "sqrt",
+            "tan",
+            "tanh",
+            "trunc",
+        ]
     },
     # The approximations of fast_math; within their error.
     "fast_erf": "erf",
     "fast_exp": "exp",
     "fast_tanh": "tanh",
 }
-BINARY = (
-    "add subtract multiply divide floor_divide mod floor_mod maximum minimum left_shift"
-    " right_shift bitwise_and bitwise_or bitwise_xor logical_and logical_or logical_xor equal"
-    " not_equal less less_equal greater greater_equal"
-).split()
+BINARY = [
+    "add",
+    "subtract",
+    "multiply",
+    "divide",
+    "floor_divide",
+    "mod",
+    "floor_mod",
+    "maximum",
+    "minimum",
+    "left_shift",
+    "right_shift",
+    "bitwise_and",
+    "bitwise_or",
+    "bitwise_xor",
+    "logical_and",
+    "logical_or",
+    "logical_xor",
+    "equal",
+    "not_equal",
+    "less",
+    "less_equal",
+    "greater",
+    "greater_equal",
+]
 # Marks for passes and devices; the value goes through.
 IDENTITIES = (
     "annotation.bitpack_end",
@@ -223,8 +270,6 @@ def _arange(ctx: Context, args: Sequence[Value], a: Attributes) -> Value:
     if not dtype.startswith("int"):
         raise RelayError(f"a range of open length must be of integers, not {dtype}")
     return ctx.emit(op.astype(ctx.emit(op.arange(*limits, dtype="int64")), dtype))
-
-
 
 
 CONVERTERS: dict[str, Converter] = {

@@ -63,9 +63,7 @@ def _rounding(a: Attributes) -> str:
     return "round_prefer_ceil" if given == "round" else given
 
 
-def _nearest2d(
-    ctx: Context, x: relax.Expr, size: Sequence[Any], a: Attributes
-) -> relax.Expr:
+def _nearest2d(ctx: Context, x: relax.Expr, size: Sequence[Any], a: Attributes) -> relax.Expr:
     """One axis after the other where they round differently.
 
     With ``asymmetric`` coordinates, TVM 0.19 took the floor along an axis that grows by a whole
@@ -81,9 +79,7 @@ def _nearest2d(
     roi = [float(n) for n in a.get("roi") or [0.0] * 4]
     for target, way in steps:
         shape = relax.ShapeExpr(target)
-        x = ctx.emit(
-            op.image.resize2d(x, shape, roi, "NCHW", a.method, mode, way, out_dtype=dtype)
-        )
+        x = ctx.emit(op.image.resize2d(x, shape, roi, "NCHW", a.method, mode, way, out_dtype=dtype))
     return x
 
 

@@ -90,7 +90,9 @@ def _set_range(
 ) -> te.Tensor:
     shape = [int(n) for n in x.shape]
     strides = strides or [1] * len(begin)
-    ranges = [range(n)[slice(*limits)] for n, *limits in zip(shape, begin, end, strides)]
+    ranges = [
+        range(n)[slice(*limits)] for n, *limits in zip(shape, begin, end, strides, strict=False)
+    ]
 
     def at(*place: Any) -> Any:
         inside: Any = tirx.const(True, "bool")

@@ -48,9 +48,7 @@ def _dense(ctx: Context, args: Sequence[Value], a: Attributes) -> Value:
 
 def _matmul(ctx: Context, args: Sequence[Value], a: Attributes) -> Value:
     x, y = tensor(args[0]), tensor(args[1])
-    return product(
-        ctx, x, y, a.get("out_dtype", ""), swap_x=a.transpose_a, swap_y=a.transpose_b
-    )
+    return product(ctx, x, y, a.get("out_dtype", ""), swap_x=a.transpose_a, swap_y=a.transpose_b)
 
 
 def _bias_add(ctx: Context, args: Sequence[Value], a: Attributes) -> Value:
@@ -253,9 +251,7 @@ def _instance_norm(ctx: Context, args: Sequence[Value], a: Attributes) -> Value:
     rank = rank_of(x)
     axis = axis_of(a.axis, rank)
     axes = [i for i in range(1, rank) if i != axis]
-    return op.nn.instance_norm(
-        x, gamma, beta, axis, axes, a.epsilon, bool(a.center), bool(a.scale)
-    )
+    return op.nn.instance_norm(x, gamma, beta, axis, axes, a.epsilon, bool(a.center), bool(a.scale))
 
 
 def _group_norm(ctx: Context, args: Sequence[Value], a: Attributes) -> Value:
@@ -269,9 +265,7 @@ def _group_norm(ctx: Context, args: Sequence[Value], a: Attributes) -> Value:
 
 
 def _lrn(ctx: Context, args: Sequence[Value], a: Attributes) -> Value:
-    return ctx.te(
-        topi.nn.lrn, tensor(args[0]), a.size, a.axis, a.alpha, a.beta, a.bias, name="lrn"
-    )
+    return ctx.te(topi.nn.lrn, tensor(args[0]), a.size, a.axis, a.alpha, a.beta, a.bias, name="lrn")
 
 
 def _prelu(ctx: Context, args: Sequence[Value], a: Attributes) -> Value:
@@ -339,4 +333,3 @@ CONVERTERS: dict[str, Converter] = {
     "nn.prelu": _prelu,
     "nn.relu": lambda ctx, args, a: op.nn.relu(tensor(args[0])),
 }
-

@@ -164,9 +164,7 @@ def requantized(
     return ctx.emit(op.add(x, ctx.const(zero, "int32"))) if zero else x
 
 
-def _scaled(
-    ctx: Context, x: relax.Expr, ratio: np.ndarray, dtype: str, away: bool
-) -> relax.Expr:
+def _scaled(ctx: Context, x: relax.Expr, ratio: np.ndarray, dtype: str, away: bool) -> relax.Expr:
     real = ctx.emit(op.multiply(cast(ctx, x, dtype), ctx.const(ratio)))
     if away:
         whole = ctx.emit(rounded_away(ctx, real))
@@ -180,7 +178,7 @@ def _fixed_point(ratio: float) -> tuple[int, int]:
     if ratio == 0:
         return 0, 0
     fraction, exponent = math.frexp(ratio)
-    multiplier = int(math.floor(fraction * 2**31 + 0.5))
+    multiplier = math.floor(fraction * 2**31 + 0.5)
     if multiplier == 2**31:
         return multiplier // 2, exponent + 1
     return multiplier, exponent
@@ -341,7 +339,7 @@ def _softmax(ctx: Context, args: Sequence[Value], a: Attributes) -> Value:
     x = tensor(args[0])
     have, want = _scale(ctx, args[1], args[2]), _scale(ctx, args[3], args[4])
     axis = [axis_of(int(a.get("axis", -1)), rank_of(x))]
-    one = int(math.floor(1 / have.scale.item() + 0.5))
+    one = math.floor(1 / have.scale.item() + 0.5)
     if one < 1:
         raise RelayError(f"the scale {have.scale.item():g} is too large for the integer softmax")
 
@@ -362,7 +360,7 @@ def _softmax(ctx: Context, args: Sequence[Value], a: Attributes) -> Value:
     grown = ctx.emit(op.where(gone, ctx.const(0, "int32"), grown))
     share = ctx.emit(op.divide(ctx.const(2**30, "int32"), ctx.emit(op.sum(grown, axis, True))))
     found = shifted(ctx.emit(op.multiply(share, grown)), 30 - 7)
-    seventh = Scale(np.float32(1 / 128), np.zeros((), np.int32))
+    seventh = Scale(np.asarray(1 / 128, np.float32), np.zeros((), np.int32))
     return _saturated(ctx, requantized(ctx, found, seventh, want), dtype_of(x))
 
 

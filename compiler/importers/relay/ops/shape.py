@@ -78,9 +78,7 @@ def _reshape(ctx: Context, args: Sequence[Value], a: Attributes) -> Value:
     codes = a.newshape
     if any(n is None for n in codes):
         raise RelayError("the target shape has an open size that nothing computes")
-    return ctx.reshape(
-        x, reshape_target(codes, shape_of(x), allow_zero=bool(a.get("allowzero")))
-    )
+    return ctx.reshape(x, reshape_target(codes, shape_of(x), allow_zero=bool(a.get("allowzero"))))
 
 
 def _reverse_reshape(ctx: Context, args: Sequence[Value], a: Attributes) -> Value:
@@ -262,7 +260,12 @@ def _mirror_pad(ctx: Context, args: Sequence[Value], a: Attributes) -> Value:
     widths = pairs(a.pad_width, "pad_width")
     before, after = [low for low, _ in widths], [high for _, high in widths]
     return ctx.te(
-        topi.nn.mirror_pad, tensor(args[0]), before, after, a.get("mode", "SYMMETRIC"), name="mirror_pad"
+        topi.nn.mirror_pad,
+        tensor(args[0]),
+        before,
+        after,
+        a.get("mode", "SYMMETRIC"),
+        name="mirror_pad",
     )
 
 
