@@ -75,9 +75,10 @@ def _unnumbered(word: str) -> str:
 
 
 def _argument(param: Any) -> tuple[Amount, ...] | str:
-    if isinstance(param, Var) and not hasattr(param, "scope"):
+    shape = getattr(param, "shape", None)
+    if shape is None:
         return str(param.name)
-    return tuple(amount(extent) for extent in param.shape)
+    return tuple(amount(extent) for extent in shape)
 
 
 def _rule(func: tirx.PrimFunc) -> str:
