@@ -1,4 +1,4 @@
-"""Reading a model: PyTorch, ONNX, Keras, TFLite, Relay, as an object or a file -> named-weight IR."""
+"""Reading a model (PyTorch, ONNX, Keras, TFLite, Relay), an object or file -> named-weight IR."""
 
 from __future__ import annotations
 
@@ -88,8 +88,8 @@ def import_model(
     ``onnx.ModelProto``, a Keras model, or the path of an ``.onnx``, ``.pt2``, ``.keras`` or
     ``.tflite`` file, of a TensorFlow SavedModel's folder, or of a Relay module of TVM up to 0.19:
     ``.json`` (``tvm.ir.save_json``), ``.relay`` or ``.txt`` (its text), with its ``params`` given
-    or beside it (:func:`~burnish.compiler.importers.files.load_file`). Files but ``.pt2`` are read in a child
-    process with limits (:mod:`burnish.compiler.importers.contained`).
+    or beside it (:func:`~burnish.compiler.importers.files.load_file`). Files but
+    ``.pt2`` are read in a child process with limits (:mod:`burnish.compiler.importers.contained`).
 
     ``example_inputs`` is what the model is called with: a tuple of positional arguments, or a
     mapping of keyword arguments. A module needs it; an ONNX model needs it only for inputs whose

@@ -7,7 +7,6 @@ from typing import Any
 
 import tvm
 from tvm import tirx
-from tvm.ir import Var
 
 from burnish.compiler.profile.amounts import amount
 from burnish.compiler.profile.counts import count

@@ -45,7 +45,10 @@ def import_relay(
     *,
     fold: bool = True,
 ) -> tuple[tvm.IRModule, Signature]:
-    """Convert a module (``fold`` has no part in it); raises :class:`ImportModelError` with all that is wrong."""
+    """Convert a module; ``fold`` has no part in it.
+
+    Raises :class:`ImportModelError` with what is wrong and what to do.
+    """
     _check_operators(model)
     names = [var.name for var in model.parameters()]
     if len(set(names)) < len(names):

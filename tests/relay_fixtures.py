@@ -19,7 +19,7 @@ from burnish.compiler.importers.relay.importer import import_relay
 from burnish.compiler.importers.relay.read import parse_relay
 from burnish.passes.params import get_params
 
-HERE = Path(__file__).resolve().parent
+HERE = Path(__file__).resolve().parent / "compiler" / "relay"
 NETWORKS = sorted(path.stem for path in (HERE / "networks").glob("*.npz"))
 
 
