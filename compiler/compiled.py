@@ -14,7 +14,7 @@ import tvm
 import tvm_ffi
 from tvm import relax
 
-from burnish.compiler import threads
+from burnish.compiler import random_keys, threads
 from burnish.compiler.config import CompileConfig
 from burnish.compiler.errors import TargetError
 from burnish.compiler.profile.kernel import Kernel
@@ -72,6 +72,7 @@ class Compiled:
         if not target.why_not_here():
             self._loaded = tvm.runtime.load_module(str(library))
             self._use_threads = threads.adopt(self._loaded)
+            random_keys.register()
             self._main = relax.VirtualMachine(self._loaded, tvm.cpu())["main"]
             self._to_record = pool.AVAILABLE and not signature.symbols
         self._weights = tvm_ffi.convert(list(self.params.values()))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import tvm
 
+from burnish.compiler import random_keys
 from burnish.compiler.errors import ImportModelError
 from burnish.compiler.importers.files import SUFFIXES, Params, check_no_params, load_file
 from burnish.compiler.importers.keras_file import KerasFile, KerasModule, with_variable_names
@@ -152,6 +153,7 @@ def import_loaded(
     fold: bool = True,
 ) -> ImportedModel:
     """Translate what :func:`load_model` read, with the same arguments."""
+    random_keys.register()
     if isinstance(loaded.content, ModelFile):
         mod, signature = loaded.content.convert(example_inputs, dynamic, fold=fold)
     elif loaded.kind == "torch":

@@ -68,7 +68,9 @@ def compare_random(case: Case, inputs: list[Any], runs: list[list[Any]]) -> None
             assert (mask == kept).all(), "the mask does not say what was dropped"
     else:
         assert np.isin(first, (0, 1)).all(), "values other than 0 and 1"
-        kept, chance = first != 0, np.broadcast_to(data, first.shape)
+        # The body that Bernoulli's schema gives compares the other way round.
+        chance = 1 - data if case.name.endswith("_expanded") else data
+        kept, chance = first != 0, np.broadcast_to(chance, first.shape)
     error = kept.mean() - chance.mean()
     allowed = 5 * np.sqrt((chance * (1 - chance)).sum()) / chance.size
     assert abs(error) <= allowed, f"{kept.mean():.4f} ones, expected {chance.mean():.4f}"

@@ -12,7 +12,7 @@ from onnx import ModelProto
 
 from burnish.compiler.errors import ImportModelError, UnsupportedOperatorError
 from burnish.compiler.importers.memory import check_memory
-from burnish.compiler.importers.onnx.checks import check_valid, tensors_of
+from burnish.compiler.importers.onnx.checks import check_valid, graphs_of, tensors_of
 from burnish.compiler.importers.onnx.containers import describe, is_container
 from burnish.compiler.importers.onnx.fold import (
     Dim,
@@ -61,7 +61,7 @@ def import_onnx(
     ready = pin(inline_functions(model), shapes, constants)
     # ONNX Runtime would name the first of these alone; the import names all, and refused forms.
     unknown = unknown_nodes(ready)
-    if fold and not unknown:
+    if fold and not unknown and not _drawing(ready):
         ready = _fold(ready)
     ready = lift_constants(ready)
     inputs: list[TensorSpec] = []
@@ -97,6 +97,14 @@ def import_onnx(
 
 
 _fold = fold
+
+
+def _drawing(model: ModelProto) -> bool:
+    """Whether there is a Bernoulli: ONNX Runtime replaces it by its opposite.
+
+    The body that ONNX's schema gives for it compares the other way round.
+    """
+    return any(node.op_type == "Bernoulli" for g in graphs_of(model.graph) for node in g.node)
 
 
 def _by_name(declared: Sequence[onnx.ValueInfoProto], examples: Any) -> dict[str, Any]:
