@@ -1,7 +1,8 @@
-"""Files damaged at random: bytes, and the fields of ONNX models."""
+"""Files damaged at random: bytes, the fields of ONNX models, the nodes of Relay modules."""
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -85,6 +86,43 @@ def _damage(model: ModelProto, rng: random.Random) -> None:
         copy.CopyFrom(node)
     else:
         rng.choice(graph.input).type.tensor_type.elem_type = rng.randrange(30)
+
+
+def damaged_relay(data: bytes, rng: random.Random) -> bytes:
+    """Relay's JSON that parses, with some nodes wrong: cycles, kinds, missing fields, arrays."""
+    module = json.loads(data)
+    for _ in range(rng.choice((1, 1, 2, 4))):
+        _damage_nodes(module, rng)
+    return json.dumps(module).encode()
+
+
+def _damage_nodes(module: dict, rng: random.Random) -> None:
+    nodes = module["nodes"]
+    at = rng.randrange(len(nodes))
+    node = nodes[at]
+    reference = str(rng.choice((at, 0, rng.randrange(len(nodes)), len(nodes) - 1)))
+    strange = rng.choice((reference, reference, str(rng.choice(EXTREMES)), "", "x", None, [at], {}))
+    attrs, listed = node.get("attrs"), node.get("data")
+    kind = rng.randrange(9)
+    if kind <= 2 and attrs:
+        attrs[rng.choice(list(attrs))] = strange
+    elif kind == 3 and listed:
+        listed[rng.randrange(len(listed))] = rng.choice((int(reference), strange, -1, 10**9))
+    elif kind == 4:
+        node["type_key"] = rng.choice(nodes).get("type_key")
+    elif kind == 5 and attrs:
+        del attrs[rng.choice(list(attrs))]
+    elif kind == 6:
+        module["root"] = rng.choice((at, -1, len(nodes), "0", None))
+    elif kind == 7 and module.get("b64ndarrays"):
+        arrays = module["b64ndarrays"]
+        which = rng.randrange(len(arrays))
+        text = arrays[which]
+        place = rng.randrange(len(text))
+        arrays[which] = rng.choice((text[:place], "", "!", text[:place] + "AAAA" + text[place:]))
+    else:
+        key = rng.choice(list(node))
+        node[key] = rng.choice((strange, node[key]))
 
 
 Damage = Callable[[bytes, random.Random], bytes]

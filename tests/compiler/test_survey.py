@@ -118,6 +118,25 @@ class Half(nn.Module):
         return torch.linalg.eigvalsh(self.linear(x) @ self.linear(x).T)
 
 
+def test_flops_of_an_exported_program() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 16, 3, padding=1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            q = self.conv(x).flatten(2)
+            return nn.functional.scaled_dot_product_attention(q, q, q)
+
+    found = survey_model(Net().eval(), (torch.randn(1, 3, 8, 8),))
+    rows = {row.name.split(".")[1]: row.flops for row in found.rows}
+    assert found.importable
+    assert found.unknown_flops == 0
+    assert rows["convolution"] == CONV
+    attention = next(flops for name, flops in rows.items() if "attention" in name)
+    assert attention == 4 * 16 * 16 * 64
+
+
 def test_part_of_an_exported_program(tmp_path: Path) -> None:
     path = tmp_path / "m.pt2"
     torch.export.save(torch.export.export(Half().eval(), (torch.randn(4, 16),)), path)

@@ -38,30 +38,38 @@ def work_of(program: ExportedProgram) -> Iterator[Work]:
 
 
 def _flops(node: fx.Node) -> int | None:
+    value = node.meta.get("val")
+    if value is None:
+        return 0  # a check, with no result
     out = _sizes(node)
     name = getattr(node.target, "_opname", getattr(node.target, "__name__", ""))
     if name in FREE:
         return 0
-    given: list[Any] = [_sizes(a) if isinstance(a, fx.Node) else a for a in node.args]
-    if name in ("linear", "matmul") and given[0] and out is not None:
-        return 2 * math.prod(out) * given[0][-1]
+    if out is None:
+        return None
+    given: list[Any] = [_stand_in(a) if isinstance(a, fx.Node) else a for a in node.args]
+    if name in ("linear", "matmul") and isinstance(given[0], torch.Tensor):
+        return 2 * math.prod(out) * given[0].shape[-1]
+    if name == "scaled_dot_product_attention":
+        query, key = given[:2]
+        return 2 * key.shape[-2] * (query.numel() + math.prod(out))
     packet = getattr(node.target, "overloadpacket", None)
-    if packet in flop_registry and out is not None:
+    if packet in flop_registry:
+        made = torch.empty(out, device="meta")
         try:
-            return int(flop_registry[packet](*given, **node.kwargs, out_val=_Shaped(out)))
+            return int(flop_registry[packet](*given, **node.kwargs, out_val=made))
         except Exception:  # noqa: BLE001 - a registered formula may want more than shapes
             return None
-    return None if out is None else math.prod(out)
+    return math.prod(out)
 
 
-class _Shaped:
-    """What torch's formulas read of a result."""
+def _stand_in(node: fx.Node) -> Any:
+    """A tensor without data, of the sizes that count."""
+    sizes = _sizes(node)
+    return None if sizes is None else torch.empty(sizes, device="meta")
 
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        self.shape = torch.Size(shape)
 
-
-def _sizes(node: fx.Node) -> Any:
+def _sizes(node: fx.Node) -> tuple[int, ...] | None:
     """The sizes of a result, open ones as 1; of the first of several."""
     value = node.meta.get("val")
     if isinstance(value, (tuple, list)) and value:
