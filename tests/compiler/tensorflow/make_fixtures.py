@@ -13,10 +13,12 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ["KERAS_BACKEND"] = "tensorflow"
 
+import flatbuffers
 import keras
 import numpy as np
 import tensorflow as tf
 from keras import layers as L
+from tensorflow.lite.python import schema_py_generated as schema
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 FOLDER = Path(__file__).resolve().parent / "fixtures"
@@ -175,6 +177,71 @@ def make_lite() -> None:
     (FOLDER / "cnn_open_batch.tflite").write_bytes(content)
 
 
+def make_sequences() -> None:
+    """The fused LSTM, which converters of today no longer write, as the schema has it."""
+    for name, coupled, projected in (("sequence", False, False), ("sequence_coupled", True, True)):
+        content = sequence_lstm(coupled=coupled, projected=projected)
+        (FOLDER / f"{name}.tflite").write_bytes(content)
+        arrays = [np.random.default_rng(5).standard_normal((2, 7, 6)).astype("float32")]
+        keep(f"{name}.tflite", arrays, run_lite(content, arrays))
+
+
+def sequence_lstm(*, coupled: bool, projected: bool) -> bytes:
+    """One ``UNIDIRECTIONAL_SEQUENCE_LSTM``; ``coupled`` has no input gate and has peepholes."""
+    rng = np.random.default_rng(9)
+    model, graph = schema.ModelT(), schema.SubGraphT()
+    model.version, model.subgraphs, model.buffers = 3, [graph], [schema.BufferT()]
+    graph.tensors, graph.name = [], b"main"
+
+    def tensor(label: str, shape: list[int], *, filled: bool, state: bool = False) -> int:
+        made = schema.TensorT()
+        made.name, made.shape, made.type = label.encode(), shape, schema.TensorType.FLOAT32
+        made.isVariable, made.buffer = state, 0
+        if filled:
+            buffer = schema.BufferT()
+            values = rng.uniform(-0.5, 0.5, shape).astype("float32")
+            buffer.data = np.frombuffer(values.tobytes(), np.uint8)
+            model.buffers.append(buffer)
+            made.buffer = len(model.buffers) - 1
+        graph.tensors.append(made)
+        return len(graph.tensors) - 1
+
+    units, size, out = 5, 6, 4 if projected else 5
+    gates = ("input", "forget", "cell", "output")
+    inputs = [tensor("x", [2, 7, size], filled=False)]
+    for kind, shape in (("kernel", [units, size]), ("recurrent", [units, out])):
+        for gate in gates:
+            absent = coupled and gate == "input"
+            inputs.append(-1 if absent else tensor(f"{gate}/{kind}", shape, filled=True))
+    for gate in ("input", "forget", "output"):
+        seen = coupled and gate != "input"
+        inputs.append(tensor(f"{gate}/peephole", [units], filled=True) if seen else -1)
+    for gate in gates:
+        absent = coupled and gate == "input"
+        inputs.append(-1 if absent else tensor(f"{gate}/bias", [units], filled=True))
+    inputs.append(tensor("projection", [out, units], filled=True) if projected else -1)
+    inputs.append(tensor("projection/bias", [out], filled=True) if projected else -1)
+    inputs.append(tensor("state", [2, out], filled=False, state=True))
+    inputs.append(tensor("cell", [2, units], filled=False, state=True))
+    inputs += [-1] * 4
+    result = tensor("y", [2, 7, out], filled=False)
+
+    code = schema.OperatorCodeT()
+    code.builtinCode = schema.BuiltinOperator.UNIDIRECTIONAL_SEQUENCE_LSTM
+    code.deprecatedBuiltinCode, code.version = code.builtinCode, 1
+    operator, found = schema.OperatorT(), schema.UnidirectionalSequenceLSTMOptionsT()
+    found.fusedActivationFunction = schema.ActivationFunctionType.TANH
+    found.cellClip, found.projClip, found.timeMajor = 0.4 if coupled else 0.0, 0.0, False
+    operator.opcodeIndex, operator.inputs, operator.outputs = 0, inputs, [result]
+    operator.builtinOptionsType = schema.BuiltinOptions.UnidirectionalSequenceLSTMOptions
+    operator.builtinOptions = found
+    model.operatorCodes, graph.operators = [code], [operator]
+    graph.inputs, graph.outputs = [inputs[0]], [result]
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
 def make_lambda() -> None:
     """A layer of Python code, which safe mode refuses to read."""
     x = L.Input((4,), name="x")
@@ -185,4 +252,5 @@ if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)
     make_keras()
     make_lite()
+    make_sequences()
     make_lambda()

@@ -23,7 +23,10 @@ def schema() -> None:
     require(find_spec("tflite"), "the tflite package is missing: pip install 'burnish[tflite]'")
 
 
-@pytest.mark.parametrize("name", ["cnn", "unet", "text", "lstm", "gru"])
+FLOAT = ["cnn", "unet", "text", "lstm", "gru", "sequence", "sequence_coupled"]
+
+
+@pytest.mark.parametrize("name", FLOAT)
 def test_float_models(name: str) -> None:
     inputs, outputs = expected(f"{name}.tflite")
     read = import_model(FIXTURES / f"{name}.tflite")
