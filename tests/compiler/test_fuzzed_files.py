@@ -28,9 +28,14 @@ from tensorflow_support import FIXTURES
 
 MAKERS = {"bytes": damaged, "fields": damaged_onnx, "nodes": damaged_relay}
 RELAY = ROOT / "tests" / "compiler" / "relay" / "networks"
-CASES = [("onnx", "bytes"), ("onnx", "fields"), ("tflite", "bytes")]
-if RELAY.is_dir():
-    CASES += [("json", "bytes"), ("json", "nodes"), ("relay", "bytes")]
+CASES = [
+    ("onnx", "bytes"),
+    ("onnx", "fields"),
+    ("tflite", "bytes"),
+    ("json", "bytes"),
+    ("json", "nodes"),
+    ("relay", "bytes"),
+]
 Seed = tuple[bytes, bytes | None]
 
 
