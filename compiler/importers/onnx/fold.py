@@ -136,6 +136,19 @@ def inline_functions(model: ModelProto) -> ModelProto:
     return onnx.inliner.inline_local_functions(model) if model.functions else model
 
 
+def spell_out(model: ModelProto) -> ModelProto:
+    """The model with defaults written out that onnx 1.23's shape inference forgets."""
+    if not any(node.op_type == "STFT" for graph in graphs_of(model.graph) for node in graph.node):
+        return model
+    written = ModelProto()
+    written.CopyFrom(model)
+    for graph in graphs_of(written.graph):
+        for node in graph.node:
+            if node.op_type == "STFT" and not node.attribute:
+                node.attribute.append(helper.make_attribute("onesided", 1))
+    return written
+
+
 def lift_constants(model: ModelProto) -> ModelProto:
     """A copy whose Constant nodes and inner graphs' initializers are initializers of the graph.
 

@@ -21,6 +21,7 @@ from burnish.compiler.importers.onnx.fold import (
     lift_constants,
     pin,
     run_time_inputs,
+    spell_out,
 )
 from burnish.compiler.importers.onnx.graph import GraphImporter, check_types
 from burnish.compiler.importers.onnx.refusals import unknown_nodes
@@ -86,7 +87,7 @@ def import_onnx(
             raise unsupported_error("ONNX", unknown) from None
         raise
     if ready.ByteSize() < 2**30:
-        check_types(onnx.shape_inference.infer_shapes(ready), importer.values)
+        check_types(onnx.shape_inference.infer_shapes(spell_out(ready)), importer.values)
     mod = drop_unused(with_params(mod, importer.weights))
     arguments = tuple((v.name, nodes[v.name]) for v in declared)
     outputs = _outputs(mod, importer.outputs)
