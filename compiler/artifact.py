@@ -44,10 +44,12 @@ from burnish.compiler.signature import Signature
 from burnish.compiler.stages import Source
 from burnish.compiler.tensors import aligned
 from burnish.compiler.waterfall import Report
+from burnish.targets.choose import Target
+from burnish.targets.cuda.target import CudaTarget
 from burnish.targets.isa import machine_name, portable_targets
 from burnish.targets.target import CpuTarget, host, host_threads, missing_features
 
-SCHEMA = 3
+SCHEMA = 4
 MANIFEST = "manifest.json"
 MEMBERS = ("lib.so", "params.safetensors", "recipe.toml", "report.json", "ir.txt", "kernels.json")
 _FIXED_DATE = (2020, 1, 1, 0, 0, 0)
@@ -81,7 +83,7 @@ def save(compiled: Compiled, path: Path) -> Path:
         "schema": SCHEMA,
         "versions": environment.PINS,
         "machine": target.machine,
-        "target": {**dataclasses.asdict(target), "isa": target.isa()},
+        "target": {**dataclasses.asdict(target), "kind": target.kind, "isa": target.isa()},
         "signature": compiled.signature.to_dict(),
         "source": {"hash": compiled.source.hash, "kind": compiled.source.kind},
         "params": list(compiled.params),
@@ -240,9 +242,7 @@ def _check_machine(file: Path, manifest: Mapping[str, Any]) -> None:
 def _restore(
     file: Path, manifest: Mapping[str, Any], members: Mapping[str, memoryview], unpack: Unpack
 ) -> Compiled:
-    described = manifest["target"]
-    known = {field.name: described[field.name] for field in dataclasses.fields(CpuTarget)}
-    target = CpuTarget(**{**known, "mattr": tuple(described["mattr"])})
+    target = _target(manifest["target"])
     arrays = weights_file.arrays_in(members["params.safetensors"])
     order = manifest["params"]
     if set(order) != set(arrays):
@@ -266,6 +266,12 @@ def _restore(
     )
     compiled.path = file
     return compiled
+
+
+def _target(described: Mapping[str, Any]) -> Target:
+    kind = {"cpu": CpuTarget, "cuda": CudaTarget}[described["kind"]]
+    given = {field.name: described[field.name] for field in dataclasses.fields(kind)}
+    return kind(**{name: tuple(v) if isinstance(v, list) else v for name, v in given.items()})
 
 
 def _array(tensor: tvm.runtime.Tensor) -> np.ndarray:

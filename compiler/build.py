@@ -6,13 +6,16 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import tvm
 from tvm import tirx
 from tvm.relax import transform as T
 
 from burnish.compiler import pipeline
+from burnish.compiler.cuda_library import build_cuda_library
 from burnish.compiler.errors import BuildError, wrap_errors
 from burnish.compiler.kernel_objects import compile_objects
 from burnish.compiler.linking import linker
@@ -20,21 +23,33 @@ from burnish.compiler.profile.kernel import Kernel
 from burnish.compiler.profile.records import kernel_records
 from burnish.compiler.tune.tasks import task_key
 from burnish.passes.params import get_params, without_params
+from burnish.targets.choose import Target
 from burnish.targets.cpu import pool
 from burnish.targets.cpu.schedule import RULE, schedule
+from burnish.targets.cuda import schedule as cuda_schedule
 from burnish.targets.target import CpuTarget
+
+
+@dataclass(frozen=True)
+class Built:
+    """A shared library, the weights that its ``main`` takes as one array, in order, and a record
+    of each kernel by name. ``details`` are what a GPU's compiler says of its kernels."""
+
+    path: Path
+    weights: list[str]
+    kernels: dict[str, Kernel]
+    details: dict[str, Any] = field(default_factory=dict)
 
 
 def build_library(
     mod: tvm.IRModule,
-    target: CpuTarget,
+    target: Target,
     folder: Path,
     *,
     opt_level: int = 3,
     best: Mapping[int, tirx.PrimFunc] | None = None,
-) -> tuple[Path, list[str], dict[str, Kernel]]:
-    """Write the shared library of a fused module; its path, the weights' names in order, and a
-    record of each kernel by name.
+) -> Built:
+    """Write the shared library of a fused module into ``folder``.
 
     ``main`` of the library takes the run-time inputs and one array of all weights. ``best``
     holds schedules to use instead of the default ones, by ``tune.tasks.task_key``.
@@ -44,33 +59,48 @@ def build_library(
     def scheduled(func: tirx.PrimFunc) -> tirx.PrimFunc:
         found = chosen.get(task_key(func)) if chosen else None
         if found is None:
-            return schedule(func, target)
+            return _default(func, target)
         if RULE not in found.attrs:
             found = found.with_attr(RULE, "tuned")
         symbol = func.attrs.get("global_symbol", None)
         return found if symbol is None else found.with_attr("global_symbol", symbol)
 
     names = list(get_params(mod))
-    compiler = linker(target)
+    compiler = linker(target.host)
+    details: dict[str, Any] = {}
     with wrap_errors(BuildError), target.tvm():
         bundled = without_params(T.BundleModelParams()(mod))
         finish = tvm.transform.Sequential(list(pipeline.build_passes(scheduled)))
         with tvm.transform.PassContext(opt_level=opt_level):
             ready = finish(bundled)
-            executable, objects = compile_objects(
-                pool.announce_iterations(ready) if pool.AVAILABLE else ready,
-                target,
-                folder,
-                opt_level=opt_level,
-            )
-        path = folder / "lib.so"
-        if pool.AVAILABLE:
-            objects += pool.compile_linked(compiler, folder)
-        executable.export_library(str(path), addons=[*objects], cc=compiler)
-        for file in objects:
-            Path(file).unlink()
+        if isinstance(target, CpuTarget):
+            path = _cpu_library(ready, target, folder, compiler, opt_level)
+        else:
+            library = build_cuda_library(ready, target, folder, compiler, opt_level=opt_level)
+            path, details = library.path, library.details()
         kernels = kernel_records(mod, ready)
-    return path, names, kernels
+    return Built(path, names, kernels, details)
+
+
+def _default(func: tirx.PrimFunc, target: Target) -> tirx.PrimFunc:
+    if isinstance(target, CpuTarget):
+        return schedule(func, target)
+    return cuda_schedule.schedule(func, target)
+
+
+def _cpu_library(
+    ready: tvm.IRModule, target: CpuTarget, folder: Path, compiler: str, opt_level: int
+) -> Path:
+    if pool.AVAILABLE:
+        ready = pool.announce_iterations(ready)
+    executable, objects = compile_objects(ready, target, folder, opt_level=opt_level)
+    path = folder / "lib.so"
+    if pool.AVAILABLE:
+        objects += pool.compile_linked(compiler, folder)
+    executable.export_library(str(path), addons=[*objects], cc=compiler)
+    for file in objects:
+        Path(file).unlink()
+    return path
 
 
 class Owner:

@@ -34,7 +34,7 @@ from burnish.compiler import environment, registry
 from burnish.compiler.config import CompileConfig
 from burnish.compiler.importers import LoadedModel
 from burnish.compiler.importers.tensors import to_numpy
-from burnish.targets.target import CpuTarget
+from burnish.targets.choose import Target
 
 SCHEMA = 1
 DISTRIBUTIONS = ("torch", "numpy", "onnx", "onnxruntime")
@@ -50,7 +50,7 @@ def cache_key(
     loaded: LoadedModel,
     example_inputs: Any,
     dynamic: Mapping[str, Any] | None,
-    target: CpuTarget,
+    target: Target,
     config: CompileConfig,
 ) -> str:
     """The key, in hexadecimal; :class:`NotCachedError` where there is none."""
@@ -77,7 +77,7 @@ def cache_key(
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _check(target: CpuTarget, config: CompileConfig) -> None:
+def _check(target: Target, config: CompileConfig) -> None:
     context = tvm.transform.PassContext.current()
     if reason := target.why_not_here():
         raise NotCachedError(reason)

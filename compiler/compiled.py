@@ -17,12 +17,14 @@ from tvm import relax
 from burnish.compiler import random_keys, threads
 from burnish.compiler.config import CompileConfig
 from burnish.compiler.errors import TargetError
+from burnish.compiler.on_gpu import OnGpu
 from burnish.compiler.profile.kernel import Kernel
 from burnish.compiler.replay import Replay, private, record
 from burnish.compiler.signature import Signature
 from burnish.compiler.stages import Source
 from burnish.compiler.tensors import InputSlot, address, give, given_array
 from burnish.compiler.waterfall import Report
+from burnish.targets.choose import Target
 from burnish.targets.cpu import pool
 from burnish.targets.target import CpuTarget
 
@@ -44,7 +46,7 @@ class Compiled:
         library: Path,
         params: Mapping[str, tvm.runtime.Tensor],
         signature: Signature,
-        target: CpuTarget,
+        target: Target,
         config: CompileConfig,
         report: Report,
         source: Source,
@@ -71,10 +73,13 @@ class Compiled:
         self._to_record = False
         if not target.why_not_here():
             self._loaded = tvm.runtime.load_module(str(library))
-            self._use_threads = threads.adopt(self._loaded)
-            random_keys.register()
-            self._main = relax.VirtualMachine(self._loaded, tvm.cpu())["main"]
-            self._to_record = pool.AVAILABLE and not signature.symbols
+            if isinstance(target, CpuTarget):
+                self._use_threads = threads.adopt(self._loaded)
+                random_keys.register()
+                self._main = relax.VirtualMachine(self._loaded, tvm.cpu())["main"]
+                self._to_record = pool.AVAILABLE and not signature.symbols
+            else:
+                self._main = OnGpu(self._loaded, list(self.params.values()))
         self._weights = tvm_ffi.convert(list(self.params.values()))
         self._addresses = {address(value) for value in self.params.values()}
         self._slots = [InputSlot() for _ in signature.inputs]

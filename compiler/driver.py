@@ -24,13 +24,13 @@ from burnish.compiler.tensors import aligned
 from burnish.compiler.tune import Progress
 from burnish.compiler.waterfall import Report
 from burnish.passes.params import get_params
-from burnish.targets.target import CpuTarget, parse_target
+from burnish.targets.choose import Target, choose_target
 
 
 def compile(
     model: Any,
     example_inputs: Any = None,
-    target: str | CpuTarget = "cpu",
+    target: str | Target = "cpu",
     *,
     dynamic: Mapping[str, Any] | None = None,
     params: Params = None,
@@ -64,7 +64,7 @@ def compile(
 def compile_in_stages(
     model: Any,
     example_inputs: Any,
-    target: str | CpuTarget,
+    target: str | Target,
     config: CompileConfig,
     dynamic: Mapping[str, Any] | None,
     *,
@@ -106,7 +106,7 @@ def _key(
     loaded: LoadedModel,
     example_inputs: Any,
     dynamic: Mapping[str, Any] | None,
-    target: CpuTarget,
+    target: Target,
     config: CompileConfig,
 ) -> tuple[str | None, str]:
     """The key in the compile cache; else none, and why in words."""
@@ -149,7 +149,7 @@ def _import(
 
 def optimize(
     imported: Imported,
-    target: str | CpuTarget = "cpu",
+    target: str | Target = "cpu",
     *,
     config: CompileConfig | None = None,
     **fields: Any,
@@ -202,7 +202,7 @@ def build(stage: Tuned | Optimized) -> Compiled:
     start = time.perf_counter()
     owner = Owner()
     folder = temporary_folder(owner)
-    library, names, kernels = build_library(
+    built = build_library(
         optimized.mod,
         optimized.target,
         folder,
@@ -211,16 +211,17 @@ def build(stage: Tuned | Optimized) -> Compiled:
     )
     values = get_params(optimized.mod)
     report = tuned.report.extended(build=time.perf_counter() - start)
+    report = replace(report, resources=built.details)
     compiled = Compiled(
-        library,
-        {name: aligned(values[name].numpy()) for name in names},
+        built.path,
+        {name: aligned(values[name].numpy()) for name in built.weights},
         optimized.signature,
         optimized.target,
         optimized.config,
         report,
         optimized.source,
         ir_text(optimized.mod),
-        kernels=kernels,
+        kernels=built.kernels,
     )
     compiled.keep_alive = owner
     return compiled
@@ -233,9 +234,9 @@ def _settings(config: CompileConfig | None, fields: Mapping[str, Any]) -> Compil
     return base.overridden(**fields) if fields else base
 
 
-def _target(target: str | CpuTarget, config: CompileConfig) -> CpuTarget:
+def _target(target: str | Target, config: CompileConfig) -> Target:
     with wrap_errors(TargetError):
-        cpu = parse_target(target).with_threads(config.threads)
+        cpu = choose_target(target).with_threads(config.threads)
     check_precision(config.precision, cpu)
     return cpu
 

@@ -37,7 +37,7 @@ from burnish.compiler.stages import Imported, Source
 from burnish.compiler.tensors import aligned
 from burnish.compiler.waterfall import Reading, Report, Row
 from burnish.passes.params import get_params
-from burnish.targets.target import CpuTarget
+from burnish.targets.choose import Target
 
 BUDGET_S = 4.0
 """Seconds of timing one judged pass may take, building apart."""
@@ -63,7 +63,7 @@ class Variants:
     """
 
     def __init__(
-        self, signature: Signature, source: Source, target: CpuTarget, config: CompileConfig
+        self, signature: Signature, source: Source, target: Target, config: CompileConfig
     ) -> None:
         self.signature, self.source = signature, source
         self.target, self.config = target, config
@@ -92,20 +92,20 @@ class Variants:
         self._count += 1
         folder = Path(self._folder.name) / str(self._count)
         folder.mkdir()
-        library, names, kernels = build_library(
+        built = build_library(
             fused, self.target, folder, opt_level=self.config.opt_level, best=best
         )
         values = get_params(fused)
         compiled = Compiled(
-            library,
-            {name: aligned(values[name].numpy()) for name in names},
+            built.path,
+            {name: aligned(values[name].numpy()) for name in built.weights},
             self.signature,
             self.target,
             self.config,
             Report(),
             self.source,
             "",
-            kernels=kernels,
+            kernels=built.kernels,
         )
         path = artifact.save(compiled, folder / "variant.burnish")
         outputs = compiled(*self.source.example_inputs)
@@ -135,7 +135,7 @@ class Variants:
 class Gate:
     """Judges the passes of one compilation; a context manager, since it owns a process."""
 
-    def __init__(self, imported: Imported, target: CpuTarget, config: CompileConfig) -> None:
+    def __init__(self, imported: Imported, target: Target, config: CompileConfig) -> None:
         self.lower: Callable[[tvm.IRModule], tvm.IRModule] = lambda mod: mod
         self.config = config
         self.active = bool(

@@ -17,13 +17,13 @@ from burnish.compiler.summary import op_counts
 from burnish.compiler.waterfall import Reading, Row
 from burnish.passes.params import get_params, param_bytes
 from burnish.passes.prune import prune_report
-from burnish.targets.target import CpuTarget
+from burnish.targets.choose import Target
 
 LOWERING = ("lower", "fuse")
 
 
 def run_passes(
-    imported: Imported, target: CpuTarget, config: CompileConfig, gate: Gate
+    imported: Imported, target: Target, config: CompileConfig, gate: Gate
 ) -> tuple[tvm.IRModule, tvm.IRModule, list[Row]]:
     """The graph before lowering, the fused kernels, and the rows of the report.
 
@@ -65,9 +65,7 @@ def _last_change(rows: list[Row], count: int) -> int:
     return max((p for p in places if rows[p].status != "no change"), default=len(rows) - 1)
 
 
-def lowered(
-    mod: tvm.IRModule, target: CpuTarget, phases: tuple[pipeline.Phase, ...]
-) -> tvm.IRModule:
+def lowered(mod: tvm.IRModule, target: Target, phases: tuple[pipeline.Phase, ...]) -> tvm.IRModule:
     """A graph's fused kernels, by the lowering phases alone."""
     for phase in phases:
         if phase.name in LOWERING:
@@ -80,7 +78,7 @@ def reading(mod: tvm.IRModule) -> Reading:
 
 
 def run_pass(
-    step: pipeline.Pass, mod: tvm.IRModule, phase: str, target: CpuTarget
+    step: pipeline.Pass, mod: tvm.IRModule, phase: str, target: Target
 ) -> tuple[tvm.IRModule, Row]:
     """One pass and its row; an error of the pass names it."""
     name = str(step.info.name)
@@ -107,7 +105,7 @@ def _equal(new: tvm.IRModule, old: tvm.IRModule) -> bool:
 
 
 def _run_phase(
-    phase: pipeline.Phase, mod: tvm.IRModule, target: CpuTarget
+    phase: pipeline.Phase, mod: tvm.IRModule, target: Target
 ) -> tuple[tvm.IRModule, Row]:
     """All passes of a phase as one row."""
     start = time.perf_counter()

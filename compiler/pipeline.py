@@ -20,6 +20,7 @@ from burnish.passes.fold_batch_norm import FoldBatchNorm
 from burnish.passes.fold_ranges import FoldRanges
 from burnish.passes.fold_weights import FoldWeights
 from burnish.passes.lower_attention import LowerAttention
+from burnish.passes.lower_contractions import LowerContractions
 from burnish.passes.lower_operators import LowerOperators
 from burnish.passes.narrow import NarrowWeights
 from burnish.passes.outline_branches import OutlineBranches
@@ -29,6 +30,7 @@ from burnish.passes.quantize import QuantizeWeights
 from burnish.passes.schedule_kernels import ScheduleKernels
 from burnish.passes.sink_transposes import SinkTransposes
 from burnish.passes.slice_splits import SliceSplits
+from burnish.targets.choose import Target
 from burnish.targets.target import CpuTarget
 
 Pass: TypeAlias = tvm.ir.transform.Pass
@@ -42,7 +44,7 @@ class Phase:
     passes: tuple[Pass, ...]
 
 
-def graph_phases(target: CpuTarget, config: CompileConfig) -> tuple[Phase, ...]:
+def graph_phases(target: Target, config: CompileConfig) -> tuple[Phase, ...]:
     """Graph in, fused kernels out, not yet scheduled."""
     return tuple(
         Phase(name, (*passes, *config.extra_passes(name)))
@@ -72,12 +74,40 @@ def _clean() -> tuple[Pass, ...]:
     )
 
 
-def _narrow(target: CpuTarget, precision: str) -> tuple[Pass, ...]:
+def _narrow(target: Target, precision: str) -> tuple[Pass, ...]:
     stored = STORED[precision]
-    return () if stored is None else (NarrowWeights(stored, target.lanes),)
+    if stored is None or not isinstance(target, CpuTarget):
+        return ()
+    return (NarrowWeights(stored, target.lanes),)
 
 
-def _lower(target: CpuTarget, config: CompileConfig) -> tuple[Pass, ...]:
+def _lower(target: Target, config: CompileConfig) -> tuple[Pass, ...]:
+    return _lower_cpu(target, config) if isinstance(target, CpuTarget) else _lower_cuda()
+
+
+def _lower_cuda() -> tuple[Pass, ...]:
+    return (
+        T.DecomposeOpsForInference(),
+        WidenConv1d(),
+        FlattenConv3d(),
+        FoldPadding(),
+        FoldWeights(),
+        PutChannelsLast(),
+        SinkTransposes(),
+        FoldWeights(),
+        T.CanonicalizeBindings(),
+        LowerContractions(),
+        relax.backend.DispatchSampling(),
+        relax.backend.DispatchSortScan(),
+        DequantizeRows(),
+        SliceSplits(),
+        T.LegalizeOps(),
+        FoldWeights(),
+        DropUnusedWeights(),
+    )
+
+
+def _lower_cpu(target: CpuTarget, config: CompileConfig) -> tuple[Pass, ...]:
     return (
         T.DecomposeOpsForInference(),
         WidenConv1d(),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from burnish.compiler.errors import ConfigError
 
 if TYPE_CHECKING:
-    from burnish.targets.target import CpuTarget
+    from burnish.targets.choose import Target
 
 STORED: dict[str, str | None] = {"fp32": None, "bf16": "bfloat16", "fp16": "float16"}
 """Precision -> the type that weights are stored in, where it is not their own.
@@ -19,10 +19,19 @@ STORED: dict[str, str | None] = {"fp32": None, "bf16": "bfloat16", "fp16": "floa
 _CONVERTS_FLOAT16 = {"f16c", "avx512f", "neon", "fullfp16"}
 
 
-def check_precision(precision: str, target: CpuTarget) -> None:
+def check_precision(precision: str, target: Target) -> None:
     """Raise :class:`ConfigError` where ``target`` lacks the instructions of a precision."""
     from burnish.targets.cpu import dots
+    from burnish.targets.target import CpuTarget
 
+    if not isinstance(target, CpuTarget):
+        if precision != "fp32":
+            raise ConfigError(
+                f"precision={precision!r} is for CPUs; the target {target.name!r} computes in the "
+                "model's own types, with sums in float32: give it the model in two bytes, as "
+                "model.half() or model.bfloat16()"
+            )
+        return
     if precision == "bf16" and not any(
         known.left == known.right == "bfloat16" for known in dots.instructions_of(target)
     ):

@@ -13,7 +13,7 @@ from burnish.compiler.config import CompileConfig
 from burnish.compiler.signature import Signature
 from burnish.compiler.waterfall import Report
 from burnish.passes.params import without_params
-from burnish.targets.target import CpuTarget
+from burnish.targets.choose import Target
 
 
 def ir_text(mod: tvm.IRModule) -> str:
@@ -52,7 +52,7 @@ class Optimized:
     graph: tvm.IRModule
     signature: Signature
     source: Source
-    target: CpuTarget
+    target: Target
     config: CompileConfig
     report: Report
 

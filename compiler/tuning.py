@@ -12,7 +12,7 @@ from tvm import tirx
 
 from burnish.compiler.artifact import cache_folder
 from burnish.compiler.config import CompileConfig, TuneConfig
-from burnish.compiler.errors import TuneError, wrap_errors
+from burnish.compiler.errors import TargetError, TuneError, wrap_errors
 from burnish.compiler.gate import Variants, judged
 from burnish.compiler.measure.service import MeasureService
 from burnish.compiler.optimizer import reading
@@ -22,6 +22,7 @@ from burnish.compiler.tune import Progress, tune_module
 from burnish.compiler.waterfall import Row
 from burnish.targets.cpu.schedule import alternatives, schedule
 from burnish.targets.cpu.vector_math import vectorized_math
+from burnish.targets.target import CpuTarget
 
 SECONDS_A_TRIAL = 1.0
 """Bound on the search: a trial takes about half of this, builds of large kernels included."""
@@ -41,6 +42,10 @@ def tuned_kernels(
     if settings.work_dir is None:
         settings = replace(settings, work_dir=cache_folder() / "tuning")
     target = optimized.target
+    if not isinstance(target, CpuTarget):
+        raise TargetError(
+            f"tuning is for CPUs; the target is {target.name!r}: leave tune out", stage="tune"
+        )
     start = time.perf_counter()
     with (
         wrap_errors(TuneError),

@@ -43,6 +43,7 @@ class Row:
 class Report:
     """The waterfall of one compilation, in pipeline order, and the seconds of each stage.
 
+    ``resources`` lists, by architecture, what each kernel takes of a GPU.
     ``cache`` says what the compile cache did: where the model was taken from it, ``seconds`` are
     those of loading and ``rows`` tell of the compilation that made it.
     """
@@ -50,6 +51,7 @@ class Report:
     rows: tuple[Row, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
     cache: str = ""
+    resources: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""
@@ -61,7 +63,12 @@ class Report:
             Row(**{**row, "before": Reading(**row["before"]), "after": Reading(**row["after"])})
             for row in data["rows"]
         )
-        return cls(rows, dict(data["seconds"]), str(data.get("cache", "")))
+        return cls(
+            rows,
+            dict(data["seconds"]),
+            str(data.get("cache", "")),
+            dict(data.get("resources", {})),
+        )
 
     def extended(self, *rows: Row, **seconds: float) -> Report:
         """This report with more rows and stage times."""

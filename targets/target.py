@@ -18,7 +18,11 @@ from tvm.target import codegen
 from burnish.targets import isa
 
 ARCHITECTURES = ("x86_64", "aarch64")
-KNOWN_TARGETS = ("cpu", "llvm [-mcpu=NAME] [-mattr=+a,+b] [-mtriple=T] [-num-cores=N]")
+KNOWN_TARGETS = (
+    "cpu",
+    "llvm [-mcpu=NAME] [-mattr=+a,+b] [-mtriple=T] [-num-cores=N]",
+    "cuda[:sm_NN[,sm_NN...]]",
+)
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,13 @@ class CpuTarget:
     l2: int = 512 * 1024
     l3: int = 8 * 1024 * 1024
     bandwidth: float = 11.0
+
+    kind = "cpu"
+
+    @property
+    def host(self) -> CpuTarget:
+        """The CPU whose code starts the kernels: itself."""
+        return self
 
     @property
     def fmas(self) -> int:
@@ -215,7 +226,7 @@ def _word_options(text: str) -> dict[str, str]:
     words = text.split()
     known = "; ".join(KNOWN_TARGETS)
     if not words or words[0] != "llvm":
-        near = difflib.get_close_matches(text, ["cpu", "llvm"], n=1)
+        near = difflib.get_close_matches(text, ["cpu", "llvm", "cuda"], n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise ValueError(f"unknown target {text!r}{hint}; known: {known}")
     options = {}

@@ -38,7 +38,8 @@ def test_each_kernel_is_compiled_once_and_only_the_library_is_left(tmp_path, mon
 
     original = tirx.build
     monkeypatch.setattr(tirx, "build", watched)
-    path, _, kernels = build_library(optimized.mod, optimized.target, tmp_path)
+    built_library = build_library(optimized.mod, optimized.target, tmp_path)
+    path, kernels = built_library.path, built_library.kernels
     assert all(len(names) == 1 for names in built)
     assert sorted(names[0] for names in built) == sorted([*kernels, kernel_objects.STUB])
     assert [file.name for file in tmp_path.iterdir()] == [path.name]

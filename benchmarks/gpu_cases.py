@@ -1,0 +1,99 @@
+"""What the GPU benchmark runs: networks of the benchmark, and products and convolutions alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from burnish.models import bench_nets
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model by name, in a float type; ``flops`` of a call for kernels alone, else 0."""
+
+    name: str
+    dtype: str
+    make: Callable[[], tuple[nn.Module, tuple[Tensor, ...]]]
+    kernel: bool = False
+    flops: int = 0
+
+    def load(self) -> tuple[nn.Module, tuple[Tensor, ...]]:
+        """The model and example inputs, on the CPU; the same at every call."""
+        model, inputs = self.make()
+        dtype = getattr(torch, self.dtype)
+        return model.to(dtype).eval(), tuple(
+            x.to(dtype) if x.is_floating_point() else x for x in inputs
+        )
+
+
+class Product(nn.Module):
+    """``x [..., K] @ w [N, K]``, plus a bias, through GELU."""
+
+    def __init__(self, n: int, k: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(k, n)
+        nn.init.normal_(self.linear.weight, std=k**-0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.gelu(self.linear(x))
+
+
+class Convolution(nn.Module):
+    """A convolution with ReLU, same size out."""
+
+    def __init__(self, inputs: int, outputs: int, size: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, size, padding=size // 2)
+        nn.init.normal_(self.conv.weight, std=(inputs * size * size) ** -0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.relu(self.conv(x))
+
+
+def _product(m: int, n: int, k: int) -> Case:
+    def make() -> tuple[nn.Module, tuple[Tensor, ...]]:
+        torch.manual_seed(0)
+        return Product(n, k), (torch.randn(m, k),)
+
+    return Case(f"product-{m}x{n}x{k}", "float16", make, True, 2 * m * n * k)
+
+
+def _convolution(batch: int, channels: int, size: int, window: int) -> Case:
+    def make() -> tuple[nn.Module, tuple[Tensor, ...]]:
+        torch.manual_seed(0)
+        return Convolution(channels, channels, window), (torch.randn(batch, channels, size, size),)
+
+    flops = 2 * batch * size * size * channels * channels * window * window
+    name = f"convolution-{batch}x{channels}x{size}x{size}-{window}x{window}"
+    return Case(name, "float16", make, True, flops)
+
+
+def _net(name: str, dtype: str) -> Case:
+    return Case(name, dtype, lambda: bench_nets.load(name))
+
+
+CASES = (
+    _net("mlp-b32", "float32"),
+    _net("mlp-b32", "float16"),
+    _net("bert-base", "float16"),
+    _net("llama-512", "float16"),
+    _net("resnet50", "float16"),
+    _net("bert-base", "float32"),
+    _net("bert-base-b8", "float16"),
+    _net("resnet50-b8", "float16"),
+    _product(4096, 4096, 4096),
+    _product(1024, 3072, 768),
+    _product(128, 3072, 768),
+    _product(1000, 1000, 1000),
+    _product(77, 130, 333),
+    _product(1, 4096, 4096),
+    _convolution(8, 256, 28, 3),
+)
+
+
+def case_id(case: Case) -> str:
+    return f"{case.name}-{case.dtype}"

@@ -1,0 +1,107 @@
+"""Kernels to one library for a GPU: each compiled here, for each architecture, with no GPU.
+
+TVM writes the kernels as CUDA C++ and keeps the source for whoever loads the library. Here the
+source is compiled, and the machine code put in its place.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import tvm
+import tvm_ffi
+from tvm import relax, tirx
+from tvm.relax.vm_build import _vmcodegen, _vmlink
+
+from burnish.targets.cuda import fatbin, nvrtc, payload
+from burnish.targets.cuda.resources import Resources, resources
+from burnish.targets.cuda.target import CudaTarget
+from burnish.targets.target import usable_cores
+
+PIPELINE = "s_tir"
+BLOB = "__tvm_ffi__library_bin"
+"""Symbol of a library under which TVM finds its modules."""
+_BAD_NAME = re.compile(r"(^|[^\w.])(\d+_[A-Za-z]\w*)")
+"""Names that begin with a digit, as TVM's code generator writes for a weight called ``2.weight``;
+C++ has no number of that form."""
+
+
+@dataclass(frozen=True)
+class Library:
+    """Where the library is, and what each of its kernels takes of each architecture."""
+
+    path: Path
+    resources: Mapping[str, tuple[Resources, ...]]
+
+    def details(self) -> dict[str, Any]:
+        """The same as plain data, kernels by architecture."""
+        return {arch: [asdict(one) for one in found] for arch, found in self.resources.items()}
+
+
+def build_cuda_library(
+    mod: tvm.IRModule, target: CudaTarget, folder: Path, compiler: str, *, opt_level: int = 3
+) -> Library:
+    """Link the library of a finished module.
+
+    ``mod`` is what ``pipeline.build_passes`` give. Raises :class:`nvrtc.KernelError` with the
+    compiler's log for a kernel that does not compile.
+    """
+    builder = relax.ExecBuilder()
+    left = _vmcodegen(builder, mod)
+    kernels = {v: f for v, f in left.functions.items() if isinstance(f, tirx.PrimFunc)}
+    constants = dict(mod.attrs).get("const_name_to_constant", {}) if mod.attrs else {}
+    with (
+        target.tvm(),
+        tvm.transform.PassContext(
+            opt_level=opt_level, config={"tirx.use_async_copy": target.capability >= 80}
+        ),
+    ):
+        executable = _vmlink(
+            builder,
+            target.tvm(),
+            tir_mod=tvm.IRModule(kernels),
+            tir_pipeline=PIPELINE,
+            params=dict(constants),
+        )
+    found: dict[str, tuple[Resources, ...]] = {}
+
+    def pack(module: tvm.runtime.Module, _system: bool, _prefix: str, workspace: str) -> str:
+        tensor = tvm_ffi.get_global_func("runtime.ModulePackImportsToTensor")(module)
+        content = payload.replaced(
+            tensor.numpy().tobytes(), lambda part: _compiled(part, target, found)
+        )
+        return _assembly(content, Path(workspace))
+
+    path = folder / "lib.so"
+    executable.export_library(str(path), fpack_imports=pack, cc=compiler)
+    return Library(path, found)
+
+
+def _compiled(
+    part: payload.CudaModule, target: CudaTarget, found: dict[str, tuple[Resources, ...]]
+) -> payload.CudaModule:
+    """The module with machine code for its source."""
+    if part.form != "cuda":
+        raise ValueError(f"TVM gave a CUDA module in the form {part.form!r}, not as source")
+    source = _BAD_NAME.sub(r"\1v_\2", part.code.decode())
+    with ThreadPoolExecutor(min(len(target.arches), usable_cores())) as pool:
+        codes = list(pool.map(lambda arch: nvrtc.compile_source(source, arch), target.arches))
+    for code in codes:
+        found[code.arch] = resources(code.cubin)
+    return part.compiled("fatbin", fatbin.pack(codes, "kernels"))
+
+
+def _assembly(content: bytes, folder: Path) -> str:
+    """A file that puts ``content`` into a library under the symbol ``BLOB``."""
+    data, path = folder / "modules.bin", folder / "modules.s"
+    data.write_bytes(content)
+    path.write_text(
+        f'    .section .rodata\n    .globl {BLOB}\n    .balign 16\n{BLOB}:\n    .incbin "{data}"\n'
+        '    .section .note.GNU-stack,"",%progbits\n'
+    )
+    return str(path)

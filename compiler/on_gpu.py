@@ -1,0 +1,35 @@
+"""Calling a library on a GPU: inputs to the device, outputs back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import tvm
+import tvm_ffi
+from tvm import relax
+
+
+class OnGpu:
+    """``main`` of a library on the first GPU; its weights stay there."""
+
+    def __init__(self, library: tvm.runtime.Module, weights: Sequence[tvm.runtime.Tensor]) -> None:
+        self._device = tvm.cuda(0)
+        self._main = relax.VirtualMachine(library, self._device)["main"]
+        self._weights = tvm_ffi.convert([self._sent(value) for value in weights])
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Outputs on the host, for inputs there; the last argument, the weights, is not read."""
+        result = self._main(*map(self._sent, arguments[:-1]), self._weights)
+        if isinstance(result, tvm.runtime.Tensor):
+            return self._back(result)
+        return tvm_ffi.convert([self._back(value) for value in result])
+
+    def _sent(self, value: Any) -> tvm.runtime.Tensor:
+        tensor = value if isinstance(value, tvm.runtime.Tensor) else tvm_ffi.from_dlpack(value)
+        shape = tuple(map(int, tensor.shape))
+        return tvm.runtime.empty(shape, str(tensor.dtype), self._device).copyfrom(tensor)
+
+    @staticmethod
+    def _back(value: tvm.runtime.Tensor) -> tvm.runtime.Tensor:
+        return value.copyto(tvm.cpu())

@@ -1,0 +1,1 @@
+"""CUDA: the target, its compile step, its schedule rules."""
