@@ -16,6 +16,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 READY := $(VENV)/.ready
 VENV_TF ?= .venv-tf
+# Of NVIDIA's packages, those of the extra "cuda".
+CUDA_COMPILER := ^nvidia-(cuda-(cccl|crt|nvrtc|runtime)|nvfatbin)==
 FOLDERS := compiler models passes targets
 PYTEST := $(BIN)/python -m pytest
 
@@ -33,9 +35,13 @@ $(READY): pyproject.toml constraints.txt
 	PIP="$(PIP)" TORCH_INDEX_URL="$(TORCH_INDEX_URL)" .ci/install-torch
 	@echo "make: installing burnish and the libraries of its tests and demo"
 	$(PIP) install -qq -c constraints.txt -e '.[bench,dev,keras,onnx,tflite,zoo]'
-	@if $(PIP) list --format=freeze | grep -E '^nvidia-' >&2; then \
+	@if $(PIP) list --format=freeze | grep -E '^nvidia-' | grep -vE '$(CUDA_COMPILER)' >&2; then \
 	  echo "make: these CUDA packages came along though the CPU path uses none; see TORCH_INDEX_URL in the Makefile" >&2; exit 2; fi
 	@touch $@
+
+.PHONY: cuda-compiler
+cuda-compiler: $(READY) ## NVIDIA's compiler libraries (100 MB): what building for CUDA takes
+	$(PIP) install -qq -c constraints.txt -e '.[cuda]'
 
 # mypy and import-linter do not follow the editable install: links show them the folders where
 # the packages are.
@@ -89,6 +95,11 @@ bench: $(READY) ## 19 models beside every peer and the machine's limit; an hour 
 .PHONY: bench-zoo
 bench-zoo: $(READY) ## every zoo model beside its baseline; wants a quiet machine
 	$(BIN)/python benchmarks/zoo.py
+
+GPU_PYTHON ?= 3.12
+.PHONY: gpu-bundle
+gpu-bundle: cuda-compiler ## what benchmarks/gpu.py needs on a machine with a GPU: build/gpu-bundle.zip
+	$(BIN)/python benchmarks/gpu_bundle.py --python $(GPU_PYTHON)
 
 .PHONY: clean
 clean: ## remove what the build and the tests leave; the virtual environment stays

@@ -10,12 +10,10 @@ libraries/            a compiled library for each case, and what it takes (JSON)
 from __future__ import annotations
 
 import argparse
-import fnmatch
 import json
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 import zipfile
 from pathlib import Path
@@ -27,6 +25,7 @@ import tvm
 import burnish
 import burnish.models
 from burnish.compiler.environment import PINS
+from burnish.compiler.errors import BurnishError
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
@@ -44,17 +43,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--python", default="3.12", help="of the machine with the GPU")
     parser.add_argument("--target", default="cuda:sm_90")
-    parser.add_argument("--only", default="*", help="cases, by a pattern of their names")
+    parser.add_argument("--only", nargs="*", help="names of cases")
+    parser.add_argument("--work", type=Path, default=Path("build/gpu-bundle"))
     parser.add_argument("--out", type=Path, default=Path("build/gpu-bundle.zip"))
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        put_runtime(folder, given.python)
-        for case in CASES:
-            if fnmatch.fnmatch(case_id(case), given.only):
-                put_library(folder / "libraries", case, given.target)
-        size = pack(folder, given.out)
+    shutil.rmtree(given.work, ignore_errors=True)
+    given.work.mkdir(parents=True)
+    put_runtime(given.work, given.python)
+    failed = []
+    for case in CASES:
+        if given.only and case_id(case) not in given.only:
+            continue
+        try:
+            put_library(given.work / "libraries", case, given.target)
+        except BurnishError as error:
+            failed.append(case_id(case))
+            print(f"{case_id(case)} left out: {str(error)[:2000]}", flush=True)
+    size = pack(given.work, given.out)
     print(f"{given.out}: {size / 1e6:.1f} MB")
+    if failed:
+        raise SystemExit(f"not built: {', '.join(failed)}")
 
 
 def put_runtime(folder: Path, python: str) -> None:

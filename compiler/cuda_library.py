@@ -88,12 +88,17 @@ def _compiled(
     """The module with machine code for its source."""
     if part.form != "cuda":
         raise ValueError(f"TVM gave a CUDA module in the form {part.form!r}, not as source")
-    source = _BAD_NAME.sub(r"\1v_\2", part.code.decode())
+    source = prepared(part.code.decode())
     with ThreadPoolExecutor(min(len(target.arches), usable_cores())) as pool:
         codes = list(pool.map(lambda arch: nvrtc.compile_source(source, arch), target.arches))
     for code in codes:
         found[code.arch] = resources(code.cubin)
     return part.compiled("fatbin", fatbin.pack(codes, "kernels"))
+
+
+def prepared(source: str) -> str:
+    """CUDA C++ of TVM with names that C++ has."""
+    return _BAD_NAME.sub(r"\1v_\2", source)
 
 
 def _assembly(content: bytes, folder: Path) -> str:

@@ -197,17 +197,19 @@ def other_cpus() -> Check:
 
 
 def cuda() -> Check:
-    nvcc = shutil.which("nvcc")
-    count = ctypes.c_int(0)
+    """Whether kernels can be compiled, by compiling one, and whether a GPU is here to run them."""
+    from burnish.targets.cuda import nvrtc
+    from burnish.targets.cuda.libraries import INSTALL
+    from burnish.targets.cuda.target import DEFAULT_ARCHITECTURES, device_capability
+
+    here = device_capability()
+    runs = f"GPU of sm_{here}" if isinstance(here, int) else f"no model runs here: {here}"
     try:
-        driver = ctypes.CDLL("libcuda.so.1")
-        code = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
-        devices = f"{count.value} devices" if code == 0 else f"the driver refuses (code {code})"
-    except OSError:
-        devices = "no driver"
-    status: Status = "unused" if nvcc or count.value else "missing"
-    found = f"nvcc at {nvcc}" if nvcc else "no nvcc"
-    return Check("cuda", status, f"{found}, {devices}; this version builds for the CPU only")
+        nvrtc.compile_source('extern "C" __global__ void k() {}', DEFAULT_ARCHITECTURES[-1])
+    except RuntimeError as error:
+        return Check("cuda", "missing", f"{_first_line(error)}; {runs}", INSTALL)
+    major, minor = nvrtc.version()
+    return Check("cuda", "ok", f"NVRTC {major}.{minor} compiles; {runs}")
 
 
 def opencl() -> Check:

@@ -60,6 +60,7 @@ def compile_source(source: str, arch: str, name: str = "kernel") -> Code:
             *OPTIONS,
             f"--include-path={include}",
             f"--include-path={include / 'cccl'}",
+            f"--include-path={include / 'crt'}",
         ]
         given = (ctypes.c_char_p * len(options))(*[option.encode() for option in options])
         status = nvrtc.nvrtcCompileProgram(program, len(options), given)

@@ -18,7 +18,7 @@ _HAS_SIZED_VALUE = 4
 @dataclass(frozen=True)
 class Resources:
     """Of one kernel: ``registers`` and ``local`` bytes a thread, ``shared`` static bytes a block,
-    bytes of ``code``."""
+    bytes of ``code``. From sm_90 on, ``shared`` has 1 KiB that the system takes of each block."""
 
     name: str
     registers: int

@@ -31,15 +31,12 @@ _BREAKS = (
     AttributeError,
     NotImplementedError,
 )
-"""What dlight's rules raise on kernels that they take for another form than they have."""
+"""What rules raise on kernels that they take for another form than they have."""
 
 
 def _dlight(rule: dlight.base.ScheduleRule) -> Rule:
     def apply(func: tirx.PrimFunc, target: CudaTarget) -> tirx.PrimFunc | None:
-        try:
-            found = rule.apply(func, target.tvm(), False)
-        except _BREAKS:
-            return None
+        found = rule.apply(func, target.tvm(), False)
         if isinstance(found, list):
             found = found[0] if found else None
         return found.mod["main"] if isinstance(found, s_tir.Schedule) else None
@@ -67,7 +64,10 @@ def schedule(func: tirx.PrimFunc, target: CudaTarget) -> tirx.PrimFunc:
         return func
     with target.tvm():
         for name, rule in RULES.items():
-            found = rule(func, target)
+            try:
+                found = rule(func, target)
+            except _BREAKS:
+                continue
             if found is not None:
                 return found.with_attr({**attrs, "tirx.is_scheduled": True, RULE: name})
     raise ValueError(f"no schedule rule lays out the kernel {attrs.get('global_symbol', '?')}")

@@ -1,0 +1,78 @@
+"""Products lowered to kernels with sums in float32, run on the CPU."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import tvm
+from tvm import relax
+
+from burnish.passes.lower_contractions import LowerContractions
+
+
+def run(build, *arrays: np.ndarray) -> np.ndarray:
+    """What a graph gives after the pass, on TVM's CPU."""
+    builder = relax.BlockBuilder()
+    given = [
+        relax.Var(f"x{n}", relax.TensorType(a.shape, str(a.dtype))) for n, a in enumerate(arrays)
+    ]
+    with builder.function("main", given):
+        with builder.dataflow():
+            out = builder.emit_output(builder.emit(build(builder, *given)))
+        builder.emit_func_output(out)
+    mod = LowerContractions()(builder.get())
+    assert "R.matmul" not in str(mod.script())
+    assert "R.nn.attention" not in str(mod.script())
+    machine = relax.VirtualMachine(relax.build(mod, "llvm"), tvm.cpu())
+    return machine["main"](*map(tvm.runtime.tensor, arrays)).numpy()
+
+
+def normal(*shape: int, dtype: str = "float32") -> np.ndarray:
+    return np.random.default_rng(sum(shape)).standard_normal(shape).astype(dtype)
+
+
+def turned(builder, x):
+    rank = int(x.ty.ndim)
+    return builder.emit(relax.op.permute_dims(x, [*range(rank - 2), rank - 1, rank - 2]))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize(
+    ("a", "b"), [((3, 5), (5, 7)), ((2, 3, 5), (5, 7)), ((2, 1, 3, 5), (4, 5, 7))]
+)
+def test_matmul_plain_and_with_either_operand_turned(a, b, dtype):
+    x, y = normal(*a, dtype=dtype), normal(*b, dtype=dtype)
+    want = np.matmul(x.astype("float64"), y.astype("float64"))
+    bound = 1e-6 if dtype == "float32" else 2e-3
+    plain = run(lambda _, p, q: relax.op.matmul(p, q), x, y)
+    left = np.ascontiguousarray(x.swapaxes(-1, -2))
+    right = np.ascontiguousarray(y.swapaxes(-1, -2))
+    both = run(lambda b, p, q: relax.op.matmul(turned(b, p), turned(b, q)), left, right)
+    for got in (plain, both):
+        assert got.dtype == dtype
+        assert np.abs(got - want).max() <= bound * np.abs(want).max()
+
+
+def test_sums_of_float16_are_float32():
+    x, y = np.full((1, 4096), 1, "float16"), np.full((4096, 1), 1, "float16")
+    got = run(lambda _, p, q: relax.op.matmul(p, q), x, y)
+    assert float(got.item()) == 4096  # a float16 sum stops at 2048
+
+
+@pytest.mark.parametrize("causal", [None, "TopLeft", "BottomRight"])
+def test_attention(causal):
+    q, k, v = normal(2, 5, 4, 8), normal(2, 7, 4, 8), normal(2, 7, 4, 6)
+    bias = normal(2, 1, 5, 7)
+    got = run(
+        lambda _, q, k, v, b: relax.op.nn.attention(q, k, v, bias=b, causal_mask=causal),
+        *(q, k, v, bias),
+    )
+    mask = torch.from_numpy(bias).clone()
+    if causal:
+        shift = 0 if causal == "TopLeft" else 2
+        hidden = torch.arange(7)[None] > torch.arange(5)[:, None] + shift
+        mask = mask.masked_fill(hidden, -torch.inf)
+    heads = [torch.from_numpy(x).transpose(1, 2) for x in (q, k, v)]
+    want = torch.nn.functional.scaled_dot_product_attention(*heads, attn_mask=mask)
+    np.testing.assert_allclose(got, want.transpose(1, 2).numpy(), rtol=1e-5, atol=1e-5)
