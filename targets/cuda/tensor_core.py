@@ -77,14 +77,10 @@ def choose_tile(sizes: Sequence[int]) -> Tile:
 
 @dataclass(frozen=True)
 class _Form:
-    """Index maps of a product to ``s, i, k``, ``s, j, k`` (or ``s, k, j``) and ``s, i, j``."""
+    """Sizes ``batch, rows, columns, depth`` of a product, and whether ``B`` has its columns last."""
 
-    block: tirx.IndexMap
-    a: tirx.IndexMap
-    b: tirx.IndexMap
-    c: tirx.IndexMap
-    columns_last: bool
     sizes: tuple[int, int, int, int]
+    columns_last: bool
 
 
 def emit(func: tirx.PrimFunc, target: CudaTarget) -> tirx.PrimFunc | None:
@@ -106,13 +102,11 @@ def _form(block: s_tir.SBlock) -> _Form | None:
     if traits is None or len(block.reads) != 2:
         return None
     dtypes = {str(read.source.dtype) for read in block.reads}
-    if (
-        dtypes.isdisjoint(DTYPES)
-        or len(dtypes) != 1
-        or str(block.writes[0].source.dtype) != "float32"
-    ):
+    if len(dtypes) != 1 or dtypes.isdisjoint(DTYPES):
         return None
-    a, b, c, every = traits
+    if str(block.writes[0].source.dtype) != "float32":
+        return None
+    every = traits[-1]
     sizes = _sizes(every)
     if sizes is None or sizes[3] < _LEAST_DEPTH:
         return None
@@ -122,17 +116,7 @@ def _form(block: s_tir.SBlock) -> _Form | None:
         for iter_var, trait in zip(block.iter_vars, every, strict=True)
         if trait.kind == _Kind.kIter_J
     }
-    columns_last = bool(last & columns)
-    fused = products.make_iter_fusion_index_map
-    rows, cols, depth, batch = _Kind.kIter_I, _Kind.kIter_J, _Kind.kIter_K, _Kind.kIter_S
-    return _Form(
-        fused(every, [batch, rows, cols, depth]),
-        fused(a, [batch, rows, depth]),
-        fused(b, [batch, depth, cols] if columns_last else [batch, cols, depth]),
-        fused(c, [batch, rows, cols]),
-        columns_last,
-        sizes,
-    )
+    return _Form(sizes, bool(last & columns))
 
 
 def _sizes(traits: Sequence[products.IterTrait]) -> tuple[int, int, int, int] | None:
@@ -151,10 +135,15 @@ def _laid_out(sch: s_tir.Schedule, main: Any, form: _Form, tile: Tile) -> tirx.P
     read_a = sch.reindex(main, ("read", 0))
     read_b = sch.reindex(main, ("read", 1))
     write = sch.reindex(main, ("write", 0))
-    sch.transform_layout(read_a, ("write", 0), form.a)
-    sch.transform_layout(read_b, ("write", 0), form.b)
-    sch.transform_layout(write, ("read", 0), form.c)
-    sch.transform_block_layout(main, form.block)
+    # Only now are the buffers' axes those of the block, less the ones of extent 1.
+    a, b, c, every = products.detect_iter_traits(sch.get(main))
+    fused = products.make_iter_fusion_index_map
+    rows, cols, depth, outer = _Kind.kIter_I, _Kind.kIter_J, _Kind.kIter_K, _Kind.kIter_S
+    b_order = [outer, depth, cols] if form.columns_last else [outer, cols, depth]
+    sch.transform_layout(read_a, ("write", 0), fused(a, [outer, rows, depth]))
+    sch.transform_layout(read_b, ("write", 0), fused(b, b_order))
+    sch.transform_layout(write, ("read", 0), fused(c, [outer, rows, cols]))
+    sch.transform_block_layout(main, fused(every, [outer, rows, cols, depth]))
     sch.pad_einsum(main, [1, tile.rows, tile.columns, tile.depth])
 
     batch, i, j, k = sch.get_loops(main)
@@ -162,7 +151,7 @@ def _laid_out(sch: s_tir.Schedule, main: Any, form: _Form, tile: Tile) -> tirx.P
     j, j_in = sch.split(j, [None, MICRO])
     k, k_in = sch.split(k, [None, MICRO])
     sch.reorder(i, j, k, i_in, j_in, k_in)
-    inner, outer = main, sch.blockize(i_in)
+    inner, pieces = main, sch.blockize(i_in)
     down, across = tile.warps
     i0, i1, i2 = sch.split(i, [None, down, tile.rows // MICRO // down])
     j0, j1, j2 = sch.split(j, [None, across, tile.columns // MICRO // across])
@@ -174,7 +163,7 @@ def _laid_out(sch: s_tir.Schedule, main: Any, form: _Form, tile: Tile) -> tirx.P
     sch.bind(j1, "threadIdx.y")
 
     for operand in (0, 1):
-        _to_shared(sch, outer, operand, k0, tile)
+        _to_shared(sch, pieces, operand, k0, tile)
     turned = (False, not form.columns_last)
     names = cuda_intrinsics().get_mma_intrin_group(
         load_scope="shared.dyn",
@@ -185,15 +174,15 @@ def _laid_out(sch: s_tir.Schedule, main: Any, form: _Form, tile: Tile) -> tirx.P
         trans_b=turned[1],
     )
     for operand in (0, 1):
-        _to_registers(sch, outer, operand, k1, names["load_a" if operand == 0 else "load_b"])
+        _to_registers(sch, pieces, operand, k1, names["load_a" if operand == 0 else "load_b"])
 
-    to_output = sch.cache_write(outer, 0, "shared.dyn")
+    to_output = sch.cache_write(pieces, 0, "shared.dyn")
     sch.storage_align(to_output, 0, axis=-2, factor=16, offset=8)
-    from_registers = sch.cache_write(outer, 0, "warp")
+    from_registers = sch.cache_write(pieces, 0, "warp")
     sch.reverse_compute_at(from_registers, j1)
     sch.reverse_compute_at(to_output, place)
     _in_fragments(sch, from_registers, ("read", 0))
-    start = sch.decompose_reduction(outer, k0)
+    start = sch.decompose_reduction(pieces, k0)
     start_inner = sch.get_child_blocks(start)[0]
     sch.tensorize(sch.get_loops(start_inner)[-2], names["init"])
     sch.tensorize(sch.get_loops(inner)[-3], names["compute"])
