@@ -12,7 +12,6 @@ import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
-from typing import Any
 
 
 @functools.cache
@@ -20,7 +19,7 @@ def cuda_intrinsics() -> ModuleType:
     """The module ``tvm.s_tir.tensor_intrin.cuda``."""
     with _no_modules_of_frames():
         from tvm.s_tir.tensor_intrin import cuda
-    return cuda  # type: ignore[no-any-return]
+    return cuda
 
 
 @contextmanager
@@ -28,11 +27,11 @@ def _no_modules_of_frames() -> Iterator[None]:
     """``inspect.getmodule`` knows no module of a frame."""
     original = inspect.getmodule
 
-    def quick(value: Any, filename: str | None = None) -> ModuleType | None:
+    def quick(value: object, filename: str | None = None) -> ModuleType | None:
         return None if inspect.isframe(value) else original(value, filename)
 
-    inspect.getmodule = quick
+    vars(inspect)["getmodule"] = quick
     try:
         yield
     finally:
-        inspect.getmodule = original
+        vars(inspect)["getmodule"] = original

@@ -77,7 +77,7 @@ def choose_tile(sizes: Sequence[int]) -> Tile:
 
 @dataclass(frozen=True)
 class _Form:
-    """Sizes ``batch, rows, columns, depth`` of a product, and whether ``B`` has its columns last."""
+    """Sizes ``batch, rows, columns, depth``, and whether ``B`` has its columns last."""
 
     sizes: tuple[int, int, int, int]
     columns_last: bool
