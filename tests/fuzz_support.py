@@ -118,7 +118,7 @@ def _damage_nodes(module: dict, rng: random.Random) -> None:
         arrays = module["b64ndarrays"]
         which = rng.randrange(len(arrays))
         text = arrays[which]
-        place = rng.randrange(len(text))
+        place = rng.randrange(len(text) + 1)
         arrays[which] = rng.choice((text[:place], "", "!", text[:place] + "AAAA" + text[place:]))
     else:
         key = rng.choice(list(node))
