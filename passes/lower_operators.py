@@ -13,8 +13,9 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from burnish.passes.graph import op_name
 from burnish.passes.rewrite import rewritten
-from burnish.passes.scan import lower_scan
+from burnish.passes.scan import OPAQUE, lower_scan
 from burnish.passes.take_runs import lower_take
+from burnish.targets.cpu import loops
 from burnish.targets.cpu.extremes import is_number
 
 Lower = Callable[[relax.BlockBuilder, relax.Call, Any], relax.Expr | None]
@@ -249,6 +250,33 @@ def _adaptive(builder: relax.BlockBuilder, call: relax.Call, _out: Any) -> relax
     return builder.call_te(make, x, primfunc_name_hint="adaptive_avg_pool2d")
 
 
+def _sizes(builder: relax.BlockBuilder, call: relax.Call, _out: Any) -> relax.Expr | None:
+    """Sizes as a tensor, by a kernel that stays alone: TVM cannot fuse one that takes scalars."""
+    shape = call.args[0]
+    if not isinstance(shape, relax.ShapeExpr):
+        return None
+    sizes = list(shape.values)
+    symbols = list(relax.analysis.free_symbolic_vars(shape))
+    if not symbols:
+        return relax.const([int(size) for size in sizes], "int64")
+    own = [tirx.Var(var.name, "int64") for var in symbols]
+    sizes = [loops.substitute(size, dict(zip(symbols, own, strict=True))) for size in sizes]
+
+    def chosen(i: Any) -> Expr:
+        value = sizes[-1]
+        for place in range(len(sizes) - 2, -1, -1):
+            value = tirx.Select(i == place, sizes[place], value)
+        return value
+
+    made = te.compute((len(sizes),), chosen, name="sizes")
+    kernel = te.create_prim_func([*own, made]).without_attr("global_symbol")
+    return relax.call_tir(
+        builder.add_func(kernel.with_attr("op_pattern", OPAQUE), "sizes"),
+        relax.Tuple(symbols),
+        relax.TensorType([len(sizes)], "int64"),
+    )
+
+
 LOWERED: dict[str, Lower] = {
     "relax.cumsum": lambda builder, call, out: lower_scan(builder, call, "sum", out),
     "relax.cumprod": lambda builder, call, out: lower_scan(builder, call, "prod", out),
@@ -259,6 +287,7 @@ LOWERED: dict[str, Lower] = {
     "relax.nn.group_norm": _group_norm,
     "relax.nn.instance_norm": _instance_norm,
     "relax.nn.adaptive_avg_pool2d": _adaptive,
+    "relax.shape_to_tensor": _sizes,
 }
 
 

@@ -9,7 +9,7 @@ from tvm.ir import Expr
 
 SCAN = "burnish.scan"
 """Attribute of the kernel: ``axis``, ``kind`` ("sum", "prod") and ``exclusive`` (0, 1)."""
-_OPAQUE = 8
+OPAQUE = 8
 
 
 def scan(axis: int, kind: str, exclusive: bool, dtype: str) -> Any:
@@ -51,7 +51,7 @@ def lower_scan(builder: relax.BlockBuilder, call: relax.Call, kind: str, out: An
         x,
         primfunc_name_hint=f"cum{kind}",
         primfunc_attrs={
-            "op_pattern": _OPAQUE,
+            "op_pattern": OPAQUE,
             SCAN: {"axis": axis, "kind": kind, "exclusive": int(exclusive)},
         },
     )

@@ -152,7 +152,8 @@ def _symbols(program: ExportedProgram, names: list[str] | None, dynamic: Any) ->
     """
     ranges: dict[str, tuple[int, int | None]] = {}
     for symbol, limits in program.range_constraints.items():
-        low, upper = int(limits.lower), str(limits.upper)
+        lower, upper = str(limits.lower), str(limits.upper)
+        low = int(lower) if lower.isdigit() else 0  # torch writes "-oo" where it knows no limit
         ranges[str(symbol)] = (1 if low <= 2 else low, int(upper) if upper.isdigit() else None)
     chosen: dict[str, str] = {}
     specs = by_argument(dynamic, names) if names else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from tvm.sym import Analyzer, ConstIntBound
 from burnish.compiler.errors import ImportModelError
 
 _INT64 = "int64"
+_UNBACKED = re.compile(r"z?u\d+")  # torch's names of numbers that it reads from tensors
 
 
 class SymbolTable:
@@ -92,6 +94,11 @@ class SymbolTable:
     def _variable(self, symbol: str) -> tirx.Var:
         """The variable of one of torch's symbols, its range known to the analyzer."""
         name = self.name(symbol)
+        if _UNBACKED.fullmatch(symbol):
+            raise ImportModelError(
+                f"a size ({symbol}) depends on the values of a tensor, not on the sizes of the "
+                "inputs; give such a number as a constant, or keep the size open with a mask"
+            )
         if name not in self.variables:
             var = self.variables[name] = tirx.Var(name, _INT64)
             low, high = self.limits().get(name, (None, None))

@@ -173,12 +173,19 @@ class Translator(ExportedProgramImporter):
             ) from self.first_error
 
     def _is_supported(self, node: fx.Node) -> bool:
-        if isinstance(node.meta.get("val"), (torch.SymInt, int)):
+        if isinstance(node.meta.get("val"), (torch.SymInt, int)) or _only_asserted(node):
             return True
         if registered(node.target):
             return True
-        known = getattr(node.target, "namespace", "aten") in ("aten", "higher_order", "torchvision")
-        return known and node.target.__name__ in self.convert_map  # type: ignore[union-attr]
+        return self._key(node.target) in self.convert_map
+
+    @staticmethod
+    def _key(target: Any) -> str:
+        """By what a converter is known: the overload's name, a namespace of others before it."""
+        space = getattr(target, "namespace", "aten")
+        if space in ("aten", "higher_order", "torchvision"):
+            return str(target.__name__)
+        return str(target._schema.name)
 
     def _translate_fx_graph(
         self,
@@ -204,6 +211,8 @@ class Translator(ExportedProgramImporter):
         value = node.meta.get("val")
         if isinstance(value, (torch.SymInt, int)) and not isinstance(value, bool):
             return self.symbols.size(value)
+        if _only_asserted(node):
+            return None  # held by the limits of the sizes
         if (str(node.target), NO_CONVERTER) in self.refused:
             return self._stand_in(value)
         try:
@@ -211,7 +220,7 @@ class Translator(ExportedProgramImporter):
             if own is not None:
                 result = convert(node, self, own)
             else:
-                result = self.convert_map[node.target.__name__](node)  # type: ignore[union-attr]
+                result = self.convert_map[self._key(node.target)](node)
             if isinstance(value, (tuple, list)) and isinstance(result, (tuple, list)):
                 return [self._held(v, r) for v, r in zip(value, result, strict=True)]
             return self._held(value, result)
@@ -269,6 +278,13 @@ class Translator(ExportedProgramImporter):
         if self.dtype_of(value) != dtype:
             value = self.emit(relax.op.astype(value, dtype))
         return value
+
+
+def _only_asserted(node: fx.Node) -> bool:
+    """Whether a call compares sizes, and nothing but torch's assertions reads the result."""
+    if str(node.target) in ("aten._assert_scalar.default", "aten.sym_constrain_range.default"):
+        return True
+    return isinstance(node.meta.get("val"), torch.SymBool) and all(map(_only_asserted, node.users))
 
 
 def _operand_dtype(node: fx.Node) -> str:

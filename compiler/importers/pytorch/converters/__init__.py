@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from burnish.compiler.importers.pytorch.converters.creation import CREATION
+from burnish.compiler.importers.pytorch.converters.experts import EXPERTS
+from burnish.compiler.importers.pytorch.converters.indexing import INDEXING
 from burnish.compiler.importers.pytorch.converters.kinds import Converter
 from burnish.compiler.importers.pytorch.converters.layers import LAYERS
 from burnish.compiler.importers.pytorch.converters.tensors import TENSORS
 
-CONVERTERS: dict[str, Converter] = {**LAYERS, **TENSORS}
+CONVERTERS: dict[str, Converter] = {**CREATION, **EXPERTS, **INDEXING, **LAYERS, **TENSORS}
 
 __all__ = ["CONVERTERS", "Converter"]

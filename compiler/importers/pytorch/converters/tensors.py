@@ -77,11 +77,12 @@ def clamp(node: fx.Node, t: Translator) -> relax.Expr:
     if t.dtype_of(x) != dtype:
         x = t.emit(op.astype(x, dtype))
     low, high = a["min"], a["max"]
-    if low is not None and high is not None and dtype.startswith("float"):
+    numbers = isinstance(low, (int, float)) and isinstance(high, (int, float))
+    if numbers and dtype.startswith("float"):
         return op.clip(x, float(low), float(high))
     if low is not None:
-        x = t.emit(op.maximum(x, relax.const(low, dtype)))
-    return x if high is None else op.minimum(x, relax.const(high, dtype))
+        x = t.emit(op.maximum(x, t._operand(low, dtype)))
+    return x if high is None else op.minimum(x, t._operand(high, dtype))
 
 
 def divide(node: fx.Node, t: Translator) -> relax.Expr:
