@@ -171,8 +171,8 @@ def split_index(flat: Expr, extents: Sequence[Extent]) -> list[Expr]:
         if as_int(extent) == 1:
             indices.append(const(0))
             continue
-        indices.append(tirx.floormod(flat, extent))
-        flat = tirx.floordiv(flat, extent)
+        flat, index = _quotient(flat, extent)
+        indices.append(index)
     if ones < len(extents):
         indices.append(flat)
     return [const(0)] * ones + indices[::-1]
@@ -235,4 +235,14 @@ def split_two(flat: Expr, inner: Extent) -> tuple[Expr, Expr]:
     """``flat // inner, flat % inner``."""
     if as_int(inner) == 1:
         return flat, const(0)
-    return tirx.floordiv(flat, inner), tirx.floormod(flat, inner)
+    return _quotient(flat, inner)
+
+
+def _quotient(flat: Expr, by: Extent) -> tuple[Expr, Expr]:
+    """Quotient and remainder of what is not negative.
+
+    Floor division by an open size is lowered by a proof of its sign, at the cost of seconds.
+    """
+    if as_int(by) is None:
+        return tirx.truncdiv(flat, by), tirx.truncmod(flat, by)
+    return tirx.floordiv(flat, by), tirx.floormod(flat, by)

@@ -103,6 +103,7 @@ def emit(places: Places, target: CpuTarget) -> Stmt:
     """The whole kernel."""
     plan = places.plan
     chunks, each = _shares(places, target)
+    known = loops.as_int(places.count)
     dtype = str(plan.main.out.dtype)
     total = loops.workspace([each, places.mr, plan.width], dtype, "total")
     converts = _converts(places)
@@ -112,12 +113,12 @@ def emit(places: Places, target: CpuTarget) -> Stmt:
     def task(p: Expr) -> Stmt:
         block, chunk = loops.split_two(p, chunks)
         first = chunk * each
-        known = loops.as_int(places.count)
         if known is not None and known % each == 0:
-            count: loops.Extent = each
-        else:
-            count = tirx.min(loops.const(each), places.count - first)
+            return tiled(block, first, each)
+        count = tirx.min(loops.const(each), places.count - first)
+        return loops.named(tiled, block=block, first=first, count=count)
 
+    def tiled(block: Expr, first: Expr, count: loops.Extent) -> Stmt:
         def over_tiles(now: Plan, body: Callable[[Tile, Expr], Stmt]) -> Stmt:
             return loops.serial(
                 count,
@@ -137,10 +138,10 @@ def emit(places: Places, target: CpuTarget) -> Stmt:
 
         def run_of(run: Run) -> Stmt:
             if not converts:
-                known = loops.as_int(places.count)
-                ahead = prefetching(plan, run, block, None if known is None else each)
+                ahead = prefetching(plan, run, block, each if known is not None else count)
                 return over_tiles(
-                    plan, lambda tile, t: _part(tile, run, total, t, ahead(t) if ahead else None)
+                    plan,
+                    lambda tile, t: ahead(t, lambda extra: _part(tile, run, total, t, extra)),
                 )
             now = _reading(plan, run, panel)
             return loops.seq(
@@ -330,19 +331,28 @@ def _stored_weights(plan: Plan) -> TensorLoad | None:
     return value.b if isinstance(value, Mul) and isinstance(value.b, TensorLoad) else None
 
 
-def prefetching(
-    plan: Plan, run: Run, block: Expr, tiles: int | None
-) -> Callable[[Expr], Extra] | None:
+Ahead = Callable[[Expr, Callable[[Extra | None], Stmt]], Stmt]
+"""Of a tile's number and what makes its statement of what each step does besides."""
+
+
+def unasked(_t: Expr, body: Callable[[Extra | None], Stmt]) -> Stmt:
+    """A tile whose steps ask for nothing."""
+    return body(None)
+
+
+def prefetching(plan: Plan, run: Run, block: Expr, tiles: loops.Extent) -> Ahead:
     """For tile number ``t`` of ``tiles``, what to do in each step so that the next panel comes.
 
-    Where their number is open (``None``), each tile asks for all of it: there may be only one.
+    The panel after this one lies right behind it in memory, that of the next block included. Its
+    lines are as many parts as a step has vectors, which the tiles share; tiles that are left
+    without one ask for the last once more. Where the number of tiles is open each step names a
+    line for every vector, and tiles that take fewer parts name one of theirs several times.
 
-    The panel after this one lies right behind it in memory, that of the next block included.
-    ``None`` where weights are not plain loads in that order, or there is no other panel.
+    Nothing where weights are not plain loads in that order, or there is no other panel.
     """
     weight = _stored_weights(plan)
     if plan.block is None or weight is None:
-        return None
+        return unasked
     first, *middle, _lane = weight.indices
     reduce = [it.var for it in plan.main.reduce]
     in_order = len(middle) == len(reduce) and all(
@@ -350,30 +360,53 @@ def prefetching(
     )
     alone = plan.blocks == 1 and run.steps == math.prod(it.size or 1 for it in plan.main.reduce)
     if not in_order or alone or not first.same_as(plan.block.var):
-        return None
+        return unasked
     weights, vectors = weight.source, plan.vectors
     group = plan.dot.instruction.group if plan.dot is not None else 1
     start = run.start()
-    lines = vectors if tiles is None else max(1, -(-vectors // tiles))
-    most = -(-vectors // lines) - 1
+    known = loops.as_int(tiles)
 
-    def ahead(t: Expr) -> Extra:
-        turn = t if tiles is not None and tiles <= most + 1 else tirx.min(t, loops.const(most))
-        if most == 0:
-            turn = loops.const(0)
-
+    def asked(lines: Callable[[Expr], list[Expr]]) -> Extra:
         def step(at: At) -> Stmt:
-            line = (turn * run.steps + run.step(at)) * lines
             places = [
                 [
                     block,
                     *(start[v] for v in reduce),
-                    (run.steps * plan.width + (line + n) * _LINE) * group,
+                    (run.steps * plan.width + line * _LINE) * group,
                 ]
-                for n in range(lines)
+                for line in lines(run.step(at))
             ]
             return loops.seq(*[loops.prefetch(weights, place) for place in places])
 
         return step
 
-    return ahead
+    def of_known(t: Expr, body: Callable[[Extra | None], Stmt]) -> Stmt:
+        each = max(1, -(-vectors // (known or 1)))
+        most = -(-vectors // each) - 1
+        turn = t if (known or 1) <= most + 1 else tirx.min(t, loops.const(most))
+        if most == 0:
+            turn = loops.const(0)
+        return body(asked(lambda k: [(turn * run.steps + k) * each + n for n in range(each)]))
+
+    def of_open(t: Expr, body: Callable[[Extra | None], Stmt]) -> Stmt:
+        def by_tiles(value: Callable[[int], int]) -> Expr:
+            """Without a division: TVM is slow to simplify what has one by an open size."""
+            chosen = loops.const(value(vectors))
+            for count in range(vectors - 1, 0, -1):
+                chosen = tirx.Select(tiles <= count, loops.const(value(count)), chosen)
+            return chosen
+
+        def shared(share: Expr, last: Expr) -> Stmt:
+            begin = tirx.min(t, last) * share * run.steps
+            more = {f"line{n}": begin + tirx.min(share - 1, n) for n in range(vectors)}
+            return loops.named(
+                lambda *lines: body(asked(lambda k: [line + k * share for line in lines])), **more
+            )
+
+        return loops.named(
+            shared,
+            share=by_tiles(lambda n: -(-vectors // n)),
+            last=by_tiles(lambda n: -(-vectors // -(-vectors // n)) - 1),
+        )
+
+    return of_open if known is None else of_known

@@ -38,7 +38,7 @@ from tvm.tirx import Stmt
 from burnish.targets.cpu import loops, maps, panels
 from burnish.targets.cpu.places import Places
 from burnish.targets.cpu.stages import Program, Stage, loads_of
-from burnish.targets.cpu.tile import Tile
+from burnish.targets.cpu.tile import Extra, Tile
 from burnish.targets.cpu.tiling import Tiling, places_in_turn, plan_tiles
 from burnish.targets.target import CpuTarget
 
@@ -75,31 +75,56 @@ def accepts(main: Stage, final: Stage | None, target: CpuTarget, tiling: Tiling)
 
 
 def _emit(places: Places, target: CpuTarget) -> Stmt:
+    each = places_in_turn(places.plan, target, places.count, places.mr)
+    if each is None:
+        return _tasks(places, target, places.count, 1)
+    if loops.as_int(each) == 1:
+        return _tasks(places, target, each, places.count)
+
+    def chunked(turn: loops.Extent) -> Stmt:
+        if (known := loops.as_int(turn)) is not None and (of := loops.as_int(places.count)):
+            return _tasks(places, target, turn, -(-of // known))
+        count, _ = loops.split_two(places.count + (turn - 1), turn)
+        return loops.named(lambda chunks: _tasks(places, target, turn, chunks), chunks=count)
+
+    return loops.named(chunked, turn=each)
+
+
+def _tasks(places: Places, target: CpuTarget, turn: loops.Extent, chunks: loops.Extent) -> Stmt:
+    """Places in ``chunks`` of ``turn`` each, the last perhaps fewer."""
     plan = places.plan
-    each = places_in_turn(plan, target, places.count)
-    chunks = 1 if each is None else -(-(loops.as_int(places.count) or 0) // each)
-    turn: loops.Extent = places.count if each is None else each
+    total, each, parts = (loops.as_int(n) for n in (places.count, turn, chunks))
+    whole = each == 1 or parts == 1
+    if total is not None and each is not None:
+        whole = total % max(1, each) == 0
 
     def task(p: Expr) -> Stmt:
-        chunk, rest = loops.split_two(p, plan.blocks * (each or 1)) if chunks > 1 else (None, p)
+        inside = loops.product([plan.blocks, turn])
+        chunk, rest = (loops.const(0), p) if parts == 1 else loops.split_two(p, inside)
         block, t = loops.split_two(rest, turn) if plan.blocks > 1 else (loops.const(0), rest)
-        place = t if chunk is None else chunk * (each or 1) + t
-        ahead = None
-        if plan.block is not None and each != 1:
-            ahead = panels.prefetching(plan, panels.whole_sum(plan), block, loops.as_int(turn))
+        place = t if parts == 1 else chunk * turn + t
+        if total is None:
+            return loops.named(placed, place=place, block=block, t=t)
+        return placed(place, block, t)
 
-        def computed(tile: Tile) -> Stmt:
+    def placed(place: Expr, block: Expr, t: Expr) -> Stmt:
+        asks = plan.block is not None and each != 1
+        run = panels.whole_sum(plan)
+        ahead = panels.prefetching(plan, run, block, turn) if asks else panels.unasked
+
+        def computed(tile: Tile, extra: Extra | None) -> Stmt:
             acc = tile.accumulators()
             return loops.seq(
                 loops.allocate(acc),
                 *tile.asked(),
                 tile.cleared(acc),
-                tile.whole(acc, ahead(t) if ahead else None),
+                tile.whole(acc, extra),
                 tile.write(lambda r, c: acc[r, c]),
             )
 
-        body = places.at(plan, place, block, computed)
-        whole = each is None or (loops.as_int(places.count) or 0) % each == 0
+        body = places.at(
+            plan, place, block, lambda tile: ahead(t, lambda extra: computed(tile, extra))
+        )
         return body if whole else loops.branch(place < places.count, body)
 
     tasks = loops.product([chunks, plan.blocks, turn])

@@ -221,16 +221,19 @@ def choose_width(rows: int | None, channels: int, target: CpuTarget) -> int:
     return min((4, 3, 2, 1), key=lambda vectors: (cost(vectors), -vectors)) * lanes
 
 
-def places_in_turn(plan: Plan, target: CpuTarget, places: Extent) -> int | None:
-    """Rule 4: row tiles that one column block passes before the next does; ``None`` for all."""
+def places_in_turn(plan: Plan, target: CpuTarget, places: Extent, mr: int) -> Extent | None:
+    """Rule 4: row tiles of ``mr`` that one column block passes before the next; ``None`` for all.
+
+    Where their number is open, it is reckoned from the bytes that one tile reads.
+    """
     count = loops.as_int(places)
     if plan.tiling.columns_outside is not None:
         return None if plan.tiling.columns_outside or count is None else 1
+    if count == 0:
+        return None
     weights = activations = 0
     for load in loads(plan.main.value):
-        size = loops.as_int(loops.product(list(load.source.shape)))
-        if size is None or not count:
-            return None
+        size = _known(list(load.source.shape))
         size *= tvm.DataType(str(load.ty.dtype)).itemsize
         if any(plan.column.var.same_as(v) for v in _variables(load.indices)):
             weights = max(weights, size)
@@ -238,9 +241,21 @@ def places_in_turn(plan: Plan, target: CpuTarget, places: Extent) -> int | None:
             activations = max(activations, size)
     if plan.block is None or (activations > weights and weights <= target.l2 // 4):
         return 1
-    if not count or activations <= target.l2 // 2:
-        return None
-    return max(1, min(count, count * (target.l2 // 2) // activations))
+    if count is not None:
+        if activations <= target.l2 // 2:
+            return None
+        return max(1, min(count, count * (target.l2 // 2) // activations))
+    rows = [plan.row.extent] if plan.row is not None else []
+    tiles = [loops.divide(n + (mr - 1), mr)[0] if loops.as_int(n) is not None else n for n in rows]
+    known = _known([it.extent for it in plan.outer] + tiles)
+    in_tile = activations * (mr if any(loops.as_int(n) is None for n in rows) else 1)
+    most = max(1, known * (target.l2 // 2) // max(1, in_tile))
+    return tirx.max(tirx.min(places, loops.const(most)), loops.const(1))
+
+
+def _known(extents: list[Extent]) -> int:
+    """The product of those extents that are no open sizes."""
+    return math.prod(size for extent in extents if (size := loops.as_int(extent)) is not None)
 
 
 def run_axis(main: Stage) -> tuple[Iter, int] | None:

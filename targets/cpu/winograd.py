@@ -89,63 +89,65 @@ class _Kernel:
         self.found, self.cut, self.target = found, found.layout, target
         self.conv, self.lanes = found.layout.conv, target.lanes
         self.m, self.n = found.layout.algorithm.m, found.layout.algorithm.n
-        planes = self.n * self.n
-        self.data = loops.workspace([planes * self.cut.pitch], "float32", "data")
-        self.products = loops.workspace([planes * self.cut.pitch_out], "float32", "products")
+        cut, planes = self.cut, self.n * self.n
+        self.images: Any = found.layout.conv.images or found.batch
+        self.total: loops.Extent = cut.total
+        self.tasks: loops.Extent = cut.tasks
+        self.pitch: loops.Extent = cut.pitch
+        if self.conv.images is None:
+            self.total = found.batch * cut.total
+            self.tasks = tirx.floordiv(self.total + (cut.rows - 1), cut.rows)
+            if cut.shared:
+                # Filled up to an odd number of cache lines, as in the layout.
+                lines = tirx.floordiv(self.total * self.conv.depth + (LINE - 1), LINE)
+                self.pitch = (tirx.floordiv(lines, 2) * 2 + 1) * LINE
+        self.products = loops.workspace([planes * cut.pitch_out], "float32", "products")
         self.patch = loops.workspace([planes * self.conv.depth], "float32", "patch")
 
     def body(self) -> Stmt:
-        cut = self.cut
-        images: Any = 1 if self.conv.images is not None else self.found.batch
+        sizes = {"total": self.total, "tasks": self.tasks, "pitch": self.pitch}
+        return loops.named(self._named, **sizes)
+
+    def _named(self, total: Any, tasks: Any, pitch: Any) -> Stmt:
+        cut, self.pitch = self.cut, pitch
+        self.data = loops.workspace([pitch * (self.n * self.n)], "float32", "data")
 
         def first(block: Expr) -> Expr:
-            return tirx.min(block * cut.rows, loops.const(cut.total - cut.rows))
+            return tirx.min(block * cut.rows, total - cut.rows)
 
-        def whole(p: Expr) -> Stmt:
-            image, task = loops.split_two(p, cut.tasks)
+        def whole(task: Expr) -> Stmt:
             start = first(task)
             return loops.seq(
                 *map(loops.allocate, (self.data, self.products, self.patch)),
-                loops.serial(cut.rows, lambda t: self.read(image, start + t, t), "t"),
-                loops.serial(
-                    cut.blocks, lambda b: self.columns(image, b, start, loops.const(0)), "b"
-                ),
+                loops.serial(cut.rows, lambda t: self.read(start + t, t), "t"),
+                loops.serial(cut.blocks, lambda b: self.columns(b, start, loops.const(0)), "b"),
             )
 
-        def prepared(image: Expr, tile: Expr) -> Stmt:
-            return loops.seq(loops.allocate(self.patch), self.read(image, tile, tile))
+        def prepared(tile: Expr) -> Stmt:
+            return loops.seq(loops.allocate(self.patch), self.read(tile, tile))
 
-        def column(image: Expr, p: Expr) -> Stmt:
-            block, task = loops.split_two(p, cut.tasks)
+        def column(p: Expr) -> Stmt:
+            block, task = loops.split_two(p, tasks)
             start = first(task)
-            return loops.seq(
-                loops.allocate(self.products), self.columns(image, block, start, start)
-            )
+            return loops.seq(loops.allocate(self.products), self.columns(block, start, start))
 
         if not cut.shared:
-            return loops.parallel(loops.product([images, cut.tasks]), whole)
+            return loops.parallel(tasks, whole)
         return loops.seq(
             loops.allocate(self.data),
-            loops.serial(
-                images,
-                lambda image: loops.seq(
-                    loops.parallel(cut.total, lambda t: prepared(image, t)),
-                    loops.parallel(cut.blocks * cut.tasks, lambda p: column(image, p)),
-                ),
-                "image",
-            ),
+            loops.parallel(total, prepared),
+            loops.parallel(loops.product([tasks, cut.blocks]), column),
         )
 
-    def _place(self, image: Expr, tile: Expr) -> tuple[Expr, Expr, Expr]:
+    def _place(self, tile: Expr) -> tuple[Expr, Expr, Expr]:
         """Image, first output row and first output column of a tile."""
-        cut = self.cut
-        b, y, x = loops.split_index(tile, [self.conv.images or 1, cut.down, cut.across])
-        return b if self.conv.images is not None else image, y * self.m, x * self.m
+        b, y, x = loops.split_index(tile, [self.images, self.cut.down, self.cut.across])
+        return b, y * self.m, x * self.m
 
-    def read(self, image: Expr, tile: Expr, slot: Expr) -> Stmt:
+    def read(self, tile: Expr, slot: Expr) -> Stmt:
         """The transformed input of a tile, stored as row ``slot`` of the planes."""
         n, conv, x = self.n, self.conv, self.found.x
-        b, y0, x0 = self._place(image, tile)
+        b, y0, x0 = self._place(tile)
         y0, x0 = y0 - conv.padding[0], x0 - conv.padding[1]
 
         def fill(i: Expr, j: Expr) -> Stmt:
@@ -187,7 +189,7 @@ class _Kernel:
             for i in range(n):
                 row = [half[i, j] for j in range(n)]
                 for j, value in enumerate(winograd_transforms.into(cut.algorithm, code, row)):
-                    at = (i * n + j) * cut.pitch + slot * self.conv.depth + c
+                    at = (i * n + j) * self.pitch + slot * self.conv.depth + c
                     code.write(self.data, value, at)
             return code.body()
 
@@ -197,7 +199,7 @@ class _Kernel:
             parts.append(some(loops.const(full * self.lanes), rest))
         return loops.seq(*parts)
 
-    def columns(self, image: Expr, block: Expr, first: Expr, held: Expr) -> Stmt:
+    def columns(self, block: Expr, first: Expr, held: Expr) -> Stmt:
         """Products and outputs of one block of channels: tiles from ``first``, whose
         transformed input is from row ``held`` of its planes.
         """
@@ -206,7 +208,7 @@ class _Kernel:
             loops.serial(
                 n, lambda i: loops.serial(n, lambda j: self.multiply(i, j, block, held), "j"), "i"
             ),
-            loops.serial(self.cut.rows, lambda t: self.write(image, block, first + t, t), "t"),
+            loops.serial(self.cut.rows, lambda t: self.write(block, first + t, t), "t"),
         )
 
     def multiply(self, i: Expr, j: Expr, block: Expr, held: Expr) -> Stmt:
@@ -227,7 +229,7 @@ class _Kernel:
 
             def step(k: Expr) -> Stmt:
                 def term(r: Expr, c: Expr) -> Stmt:
-                    at = plane * cut.pitch + (held + row + r) * depth + k
+                    at = plane * self.pitch + (held + row + r) * depth + k
                     return loops.store(
                         acc, acc[r, c] + self.data[at] * u[block, i, j, k, c], [r, c]
                     )
@@ -256,9 +258,9 @@ class _Kernel:
             parts.append(tile(loops.const(full), loops.const(full * mr), rest))
         return loops.seq(*parts)
 
-    def write(self, image: Expr, block: Expr, tile: Expr, slot: Expr) -> Stmt:
+    def write(self, block: Expr, tile: Expr, slot: Expr) -> Stmt:
         """Outputs of one tile and the channels of a block that exist."""
-        b, y0, x0 = self._place(image, tile)
+        b, y0, x0 = self._place(tile)
         height, width = self.conv.outputs
         nb, channels = self.cut.nb, self.conv.channels
         ragged = bool(height % self.m or width % self.m)

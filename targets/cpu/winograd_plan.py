@@ -57,10 +57,11 @@ class Convolution:
 class Layout:
     """How one convolution is cut up.
 
-    Tiles of all images are numbered in one row, ``total`` of them; those of an open batch image
-    by image. A task takes ``rows`` tiles. With ``shared``, all inputs are transformed first, and a
-    task takes one block of ``nb`` output channels, so that each core streams a part of the
-    weights; else a task transforms its own tiles, and streams all weights, which are small.
+    Tiles of all images are numbered in one row, ``total`` of them; where the batch is open,
+    ``total`` are those of one image, and there are so many for each. A task takes ``rows`` tiles.
+    With ``shared``, all inputs are transformed first, and a task takes one block of ``nb`` output
+    channels, so that each core streams a part of the weights; else a task transforms its own
+    tiles, and streams all weights, which are small.
     """
 
     conv: Convolution

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from kernel_support import check
 from special_cases import EDGES, nothing
 
-FEW = settings(max_examples=8)
-"""For cases that build many kernels each."""
+FEW = settings(max_examples=25)
+"""In the full tier too: cases here build many kernels each, and ``test_any_edge`` draws more."""
 
 
 @pytest.mark.parametrize("name", EDGES)

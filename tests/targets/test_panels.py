@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
-from kernel_support import Case, build, check, normal
+from kernel_support import Case, build, check, compare, normal, reference
 from tvm import relax, tirx
 from tvm.ir import Call
-from tvm.tirx import AllocBuffer
+from tvm.tirx import AllocBuffer, Bind
 
 from burnish.targets.cpu.stages import walk
 from burnish.targets.cpu.tiling import RUN
@@ -57,6 +59,20 @@ def test_the_next_panel_is_asked_for_unless_there_is_none():
     assert prefetches(build(linear(64, 256, 512)).kernels[0]) > 0
     assert prefetches(build(linear(64, 2048, 512)).kernels[0]) > 0
     assert prefetches(build(linear(64, 256, 16)).kernels[0]) == 0
+
+
+@pytest.mark.parametrize("k", [256, 2048])
+def test_tiles_of_open_number_share_what_they_ask_for(k):
+    """The parts are chosen without a division, before the sum."""
+    case = replace(linear(30, k, 512), shapes={"x": ["n", k], "r": ["n", 512]})
+    built = check(case)
+    (kernel,) = built.kernels
+    assert prefetches(kernel) > 0
+    bound = {str(b.var.name) for b in walk(kernel.body, Bind)}
+    assert {"share", "last", "line0"} <= bound
+    for rows in (1, 2, 70):
+        inputs = {"x": normal(rows, rows, k), "r": normal(rows + 1, rows, 512)}
+        compare(built(*inputs.values()), reference(case, inputs), case.tolerance)
 
 
 def test_what_the_store_adds_is_asked_for_first():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -22,10 +23,10 @@ from kernel_support import (
     reference,
 )
 from tvm import relax, te, tirx
-from tvm.ir.prim import Ramp
+from tvm.ir.prim import Div, FloorDiv, FloorMod, Ramp
 from tvm.tirx import For, ForKind
 
-from burnish.targets.cpu import tiling
+from burnish.targets.cpu import tiles, tiling
 from burnish.targets.cpu.schedule import SCHEDULED, parallelized, schedule
 from burnish.targets.cpu.stages import walk
 from burnish.targets.target import CpuTarget, host, parse_target
@@ -179,6 +180,41 @@ def test_rows_of_a_picture_are_one_axis_beside_an_open_batch():
         {"x": ["b", 16, 7, 7]},
     )
     runs_at(case, {"x": normal(1, 1, 16, 7, 7)}, {"x": normal(2, 5, 16, 7, 7)})
+
+
+@pytest.mark.parametrize("k", [24, 1100])
+def test_no_kernel_divides_by_an_open_size_with_a_proof_of_signs(k):
+    """TVM takes seconds for each: it looks for the sign of everything in it."""
+    case = Case(
+        lambda x, w: op.nn.relu(op.matmul(x, op.permute_dims(w))),
+        lambda x, w: torch.relu(x @ w.T),
+        {"x": normal(0, 2, 3, k)},
+        {"w": normal(1, 200, k)},
+        {"x": ["b", "n", k]},
+    )
+    (kernel,) = build(case).kernels
+    floors = [d for kind in (FloorDiv, FloorMod) for d in walk(kernel.body, kind)]
+    assert all(isinstance(d.b, tirx.IntImm) for d in floors)
+    assert walk(kernel.body, Div)
+
+
+def test_windows_beside_an_open_batch_are_walked_as_beside_a_known_one():
+    """A place at a time: all columns of one before the next."""
+
+    def turns(*batch: int | str) -> list[object]:
+        case = Case(
+            lambda x: op.nn.max_pool2d(x, [3, 3], [2, 2], layout="NHWC"),
+            lambda x: F.max_pool2d(x.permute(0, 3, 1, 2), 3, 2).permute(0, 2, 3, 1),
+            {"x": normal(0, 2, 9, 9, 128)},
+            shapes={"x": [*batch, 9, 9, 128]},
+        )
+        with mock.patch.object(tiles, "places_in_turn", wraps=tiling.places_in_turn) as chosen:
+            found: list[object] = []
+            chosen.side_effect = lambda *a: found.append(tiling.places_in_turn(*a)) or found[-1]
+            check(case)
+        return found
+
+    assert turns("b") == turns(2) == [1]
 
 
 @pytest.mark.parametrize("groups", [1, 8])
