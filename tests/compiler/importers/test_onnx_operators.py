@@ -20,7 +20,7 @@ def _against_runtime(op: str, inputs: Any, rtol: float = 1e-4, **rest: Any) -> N
     same(got, runtime(model, given), rtol=rtol)
 
 
-@pytest.mark.parametrize("layout", ["3d", "4d"])
+@pytest.mark.parametrize("layout", ["3d", pytest.param("4d", marks=pytest.mark.heavy)])
 @pytest.mark.parametrize("mask", ["none", "bool", "float", "lengths"])
 @pytest.mark.parametrize("causal", [0, 1])
 def test_attention(layout: str, mask: str, causal: int) -> None:
@@ -83,7 +83,10 @@ def test_attention_gives_scores_and_the_new_cache(mode: int) -> None:
 @pytest.mark.parametrize(
     "coordinates", ["half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel"]
 )
-@pytest.mark.parametrize("sizes", [(7, 9), (3, 4), (10, 12)])
+@pytest.mark.parametrize(
+    "sizes",
+    [(7, 9), *(pytest.param(n, marks=pytest.mark.heavy) for n in ((3, 4), (10, 12)))],
+)
 def test_resize(mode: str, coordinates: str, sizes: tuple[int, int]) -> None:
     x = _floats(0, 2, 3, 5, 6)
     _against_runtime(

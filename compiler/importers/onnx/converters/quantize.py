@@ -18,6 +18,7 @@ from burnish.compiler.importers.onnx.values import CARRIED, numpy_dtype
 
 
 @converts("QuantizeLinear")
+@converts("QuantizeLinear", domain="com.microsoft")
 def quantize_linear(node: Node) -> Result:
     """``saturate(round(x / scale) + zero_point)``; 8-bit floats and less are encoded, not rounded.
 
@@ -58,6 +59,7 @@ def quantize_linear(node: Node) -> Result:
 
 
 @converts("DequantizeLinear")
+@converts("DequantizeLinear", domain="com.microsoft")
 def dequantize_linear(node: Node) -> Result:
     """``(x - zero_point) * scale``, computed in float32."""
     given, kind = node.elem_type(0), node.elem_type(1)
@@ -72,7 +74,11 @@ def dequantize_linear(node: Node) -> Result:
 @converts("DynamicQuantizeLinear", since=11)
 def dynamic_quantize_linear(node: Node) -> Result:
     """``x -> uint8, scale, zero point``; the range holds 0, and the scale is never 0."""
-    x = node.inputs[0]
+    return dynamically_quantized(node, node.inputs[0])
+
+
+def dynamically_quantized(node: Node, x: relax.Expr) -> tuple[relax.Expr, relax.Expr, relax.Expr]:
+    """``x`` as uint8 over its own range, with scale and zero point (scalars)."""
     zero = const(0, "float32")
     high = node.emit(op.maximum(op.max(x), zero))
     low = node.emit(op.minimum(op.min(x), zero))
