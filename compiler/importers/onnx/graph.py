@@ -452,10 +452,12 @@ class GraphImporter:
         """A node that computes sizes, or shapes something by them; None for every other."""
         if node.domain != "":
             return None
-        if node.op == "Shape":
+        if node.op in ("Shape", "Size"):
             found = sizes.shape_sizes(node.inputs[0])
-            if found is not None:
+            if found is not None and node.op == "Shape":
                 found = found[node.attrs.get("start") : node.attrs.get("end")]
+            elif found is not None:
+                found = sizes.of([sizes.product(found.tolist())]).reshape(())
         elif any(id(expr) in self._sizes for expr in node.inputs):
             given = [self.sizes_of(expr) for expr in node.inputs]
             found = sizes.evaluate(node.op, given, node.attrs)
@@ -463,7 +465,7 @@ class GraphImporter:
             return None
         if found is None:
             return None
-        if node.op in ("Shape", "Cast"):
+        if node.op in ("Shape", "Size", "Cast"):
             dtype = "int32" if node.attrs.get("to") == onnx.TensorProto.INT32 else "int64"
         else:
             dtype = "bool" if node.op == "Equal" else node.dtype(1 if node.op == "Where" else 0)

@@ -34,6 +34,9 @@ from burnish.compiler.signature import Signature, TensorSpec, dtype_name
 from burnish.compiler.trees import Node
 from burnish.passes.params import with_params
 
+# Bytes of a model above which it is not handed to shape inference, which copies it.
+INFERENCE_LIMIT = 2**30
+
 
 def import_onnx(
     model: ModelProto,
@@ -86,7 +89,7 @@ def import_onnx(
         if unknown:
             raise unsupported_error("ONNX", unknown) from None
         raise
-    if ready.ByteSize() < 2**30:
+    if ready.ByteSize() < INFERENCE_LIMIT:
         check_types(onnx.shape_inference.infer_shapes(spell_out(ready)), importer.values)
     mod = drop_unused(with_params(mod, importer.weights))
     arguments = tuple((v.name, nodes[v.name]) for v in declared)

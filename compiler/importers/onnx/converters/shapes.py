@@ -110,16 +110,6 @@ def tile(node: Node) -> Result:
     return op.reshape(spread, [r * n for r, n in zip(repeats, shape, strict=True)])
 
 
-@converts("Size")
-def size(node: Node) -> Result:
-    """The number of elements."""
-    shape = node.shape(0)
-    if shape is None:
-        return None
-    total = sizes.of([sizes.product(shape)])
-    return op.reshape(node.emit(sizes.to_tensor(total, "int64")), [])
-
-
 @converts("Range", since=11)
 def range_(node: Node) -> Result:
     """Numbers from start by delta, as many as lie before the limit.
