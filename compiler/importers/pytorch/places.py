@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import fx
 
 from burnish.compiler.errors import UnsupportedOperator
+from burnish.compiler.importers.advice import nearest
 from burnish.compiler.importers.tensors import torch_dtype
 from burnish.compiler.importers.unsupported import NO_CONVERTER
 
@@ -42,8 +44,13 @@ def _shape(value: torch.Tensor) -> str:
     return f"{torch_dtype(value.dtype)}[{', '.join(map(str, value.shape))}]"
 
 
-def unsupported(name: str, nodes: list[fx.Node], reason: str = NO_CONVERTER) -> UnsupportedOperator:
-    """All calls of one operator that has no converter, or none for this form of it."""
+def unsupported(
+    name: str, nodes: list[fx.Node], known: Iterable[str], reason: str = NO_CONVERTER
+) -> UnsupportedOperator:
+    """All calls of one operator that has no converter, or none for this form of it.
+
+    ``known`` holds the names of the converters, ``add.Tensor`` and so on.
+    """
     return UnsupportedOperator(
         name,
         len(nodes),
@@ -52,7 +59,18 @@ def unsupported(name: str, nodes: list[fx.Node], reason: str = NO_CONVERTER) -> 
         tuple(map(shapes, nodes)),
         tuple(source_line(node) or "(torch recorded no source line)" for node in nodes),
         _remedy(nodes[0].target),
+        _nearest(nodes[0].target, known) if reason == NO_CONVERTER else "",
+        str(getattr(nodes[0].target, "namespace", "")),
     )
+
+
+def _nearest(target: Any, known: Iterable[str]) -> str:
+    """Another form of the same operator that has a converter, else one of a similar name."""
+    name = str(getattr(target, "_opname", ""))
+    plain = {key.partition(".")[0] for key in known}
+    if getattr(target, "namespace", "") == "aten" and name in plain:
+        return ", ".join(sorted(key for key in known if key.partition(".")[0] == name))
+    return nearest(name, plain) if name else ""
 
 
 def _remedy(target: Any) -> str:

@@ -167,7 +167,7 @@ class Translator(ExportedProgramImporter):
             raise listed(
                 "torch",
                 [
-                    unsupported(name, nodes, reason)
+                    unsupported(name, nodes, self.convert_map, reason)
                     for (name, reason), nodes in sorted(self.refused.items(), key=lambda i: i[0])
                 ],
             ) from self.first_error

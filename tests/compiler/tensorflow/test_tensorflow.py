@@ -13,10 +13,9 @@ import numpy as np
 import pytest
 from import_support import compiled, worst
 
-from burnish.compiler.errors import ImportModelError, UnsupportedOperatorError
+from burnish.compiler.errors import ImportModelError
 from burnish.compiler.importers import import_model
 from burnish.compiler.importers.model_file import ModelFile
-from burnish.compiler.importers.onnx.registry import converter_of
 from support import require
 from tensorflow_support import FIXTURES, expected
 
@@ -30,20 +29,9 @@ def tensorflow_route(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KERAS_BACKEND", raising=False)
 
 
-def test_two_directions_are_loops() -> None:
-    """tf2onnx makes one ``LSTM`` of a layer, and loops of two directions."""
-    inputs, outputs = expected("gru.keras")
-    missing = [op for op in ("Loop", "ReverseSequence") if converter_of("", op, 15) is None]
-    if missing:
-        with pytest.raises(UnsupportedOperatorError, match=f"ai.onnx.{missing[0]} x"):
-            import_model(FIXTURES / "gru.keras", tuple(inputs))
-        return
-    read = import_model(FIXTURES / "gru.keras", tuple(inputs))
-    assert worst(compiled(read.mod)(*inputs), outputs) < 1e-5
-
-
-@pytest.mark.parametrize("name", ["cnn", "unet", "text", "lstm"])
+@pytest.mark.parametrize("name", ["cnn", "unet", "text", "lstm", "gru"])
 def test_keras_files(name: str) -> None:
+    """An LSTM becomes ONNX's ``LSTM``, a GRU of two directions two loops."""
     inputs, outputs = expected(f"{name}.keras")
     read = import_model(FIXTURES / f"{name}.keras", tuple(inputs))
     assert read.kind == "onnx"
