@@ -230,3 +230,27 @@ def test_what_must_be_known_is_named() -> None:
         node_run("OneHot", [np.arange(3), np.array(4), np.array([0.0, 1.0])], opset=11)
     with pytest.raises(ImportModelError, match=r"33 x 33 matrix: at most 32 x 32"):
         node_run("Det", [np.eye(33, dtype=np.float32)], opset=22)
+
+
+def test_half_convolutions_are_summed_in_float32() -> None:
+    x, w = (
+        _floats(i, *shape).astype(np.float16) for i, shape in enumerate([(1, 64, 5), (2, 64, 1)])
+    )
+    _, _, got = node_run("Conv", [x, w])
+    want = np.einsum("ncw,oc->now", x.astype(np.float64), w[..., 0].astype(np.float64))
+    same(got, [want.astype(np.float16)], rtol=1e-3, atol=1e-3)
+
+
+def test_terms_are_counted_with_gaps() -> None:
+    row = np.random.default_rng(0).integers(0, 3, (2, 12))
+    _, _, got = node_run(
+        "TfIdfVectorizer", [row], opset=9, mode="TF", min_gram_length=1, max_gram_length=2,
+        max_skip_count=2, ngram_counts=[0, 2], ngram_indexes=[1, 0, 3], pool_int64s=[2, 0, 0, 1],
+    )  # fmt: skip
+    want = np.zeros((2, 4), np.float32)
+    for b, one in enumerate(row.tolist()):
+        want[b, 1], want[b, 0] = one.count(2), one.count(0)
+        want[b, 3] = sum(
+            pair == (0, 1) for gap in (1, 2, 3) for pair in zip(one, one[gap:], strict=False)
+        )
+    same(got, [want])
