@@ -18,7 +18,7 @@ from architectures import ARCHITECTURES, Architecture
 from torch import nn
 
 import burnish
-from burnish.compiler.errors import ImportModelError
+from burnish.compiler.errors import BurnishError
 from burnish.compiler.parity import parity
 
 PARITY = 1e-4
@@ -66,8 +66,8 @@ def test_open_sizes(case: Architecture) -> None:
 
 
 def refuses(model: nn.Module, inputs: Any, dynamic: Any, name: str) -> None:
-    with pytest.raises(ImportModelError) as caught:
-        burnish.import_model(model, inputs, dynamic=dynamic)
+    with pytest.raises(BurnishError) as caught:
+        compiled(model, inputs, dynamic)
     assert REFUSED[name]["message"] in str(caught.value)
     assert ("torch.export refused" in str(caught.value)) == (REFUSED[name]["by"] == "torch.export")
 

@@ -30,6 +30,7 @@ class SymbolTable:
         self.names = dict(names)
         self.ranges = dict(ranges)
         self.variables: dict[str, tirx.Var] = {}
+        self.sizes: dict[Any, Any] = {}
         self.analyzer = Analyzer()
 
     def name(self, symbol: str) -> str:
@@ -47,7 +48,12 @@ class SymbolTable:
     def size(self, size: int | torch.SymInt) -> Any:
         """A size as Relax writes it: an int, or an expression of int64 variables."""
         expr = _expression(size)
-        return int(size) if expr is None else self._convert(expr)
+        if expr is None:
+            return int(size)
+        # One object for one size: parts of TVM compare sizes by identity.
+        if expr not in self.sizes:
+            self.sizes[expr] = self.analyzer.simplify(self._convert(expr))
+        return self.sizes[expr]
 
     def bounds(self) -> dict[str, dict[str, int]]:
         """Function attributes with the limits of each symbol, as TVM's planners read them."""

@@ -37,6 +37,7 @@ class Translator(ExportedProgramImporter):
         self.program = program
         self.symbols = symbols
         self.masks: dict[Any, tuple[relax.Expr, relax.Expr | None]] = {}
+        self.lengths: list[tuple[Any, Any]] = []
         self.weights: dict[str, torch.Tensor] = {}
         self.refused: dict[tuple[str, str], list[fx.Node]] = {}
         self.first_error: Exception | None = None

@@ -155,6 +155,9 @@ def attention(node: fx.Node, t: Translator) -> relax.Expr:
     bias, live = None, None
     if a["attn_mask"] is not None:
         bias, live = _mask(node, t, a["attn_mask"], t.dtype_of(q))
+        bias = _named_lengths(t, bias, (2, 3))
+        live = None if live is None else _named_lengths(t, live, (1,))
+    q, k, v = (_named_lengths(t, x, (1,)) for x in (q, k, v))
     scale = a["scale"]
     out = t.emit(
         op.nn.attention(
@@ -170,6 +173,24 @@ def attention(node: fx.Node, t: Translator) -> relax.Expr:
         out = t.emit(op.where(live, out, relax.const(0, t.dtype_of(q))))
     out = permuted(t, out, _HEADS_INNER)
     return out if a["query"].ty.ndim == 4 else op.reshape(out, t.result_shape(node))
+
+
+def _named_lengths(t: Translator, x: relax.Expr, axes: tuple[int, ...]) -> relax.Expr:
+    """Lengths that are expressions (``samples // 20 - 1``) as variables of their own.
+
+    TVM's product of batches takes two lengths for one only where they are the same variable.
+    """
+    shape = list(x.ty.shape)
+    long = [n for n in axes if not isinstance(shape[n], (int, tvm.tirx.IntImm, tvm.tirx.Var))]
+    for axis in long:
+        known = [var for size, var in t.lengths if t.symbols.equal(size, shape[axis])]
+        if not known:
+            known = [tvm.tirx.Var(f"length{len(t.lengths)}", "int64")]
+            t.lengths.append((shape[axis], known[0]))
+        shape[axis] = known[0]
+    if not long:
+        return x
+    return t.block_builder.match_cast(x, relax.TensorType(shape, t.dtype_of(x)))
 
 
 def _four_dim(t: Translator, x: relax.Expr) -> relax.Expr:
