@@ -173,6 +173,33 @@ def attentions(x: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
     )
 
 
+def by_tensors(x: Tensor, i: Tensor) -> tuple[Tensor, ...]:
+    """Indices that broadcast, are apart from each other, and count from the end."""
+    below = i - 3
+    return (
+        x[:, below, i],
+        x[i % 2, :, i],
+        x[i[0] % 2, i[1]],
+        x[:, :, i],
+        x[..., below[0]],
+        x[below[:, :1] % 2, below[:, None]],
+        torch.histc(i.float(), 5, 0, 4),
+        torch.histc(i.float(), 3, 1, 3),
+        x.repeat(2, 1, 3),
+        x.new_full((2, 2), 3) + torch.zeros(2, 2),
+    )
+
+
+def samples(x: Tensor) -> tuple[Tensor, ...]:
+    grid = x[:, :2, :6].permute(0, 2, 3, 1)
+    return tuple(
+        F.grid_sample(x, grid, mode=mode, padding_mode=padding, align_corners=corners)
+        for mode in ("bilinear", "nearest")
+        for padding in ("zeros", "border")
+        for corners in (False, True)
+    )
+
+
 def trained(layer: nn.Module) -> nn.Module:
     """The layer with statistics and weights that are no defaults."""
     for tensor in layer.state_dict().values():
@@ -220,6 +247,8 @@ LAYERS = {
     "reductions": (Calls(reductions), (SEQUENCE,)),
     "arithmetic": (Calls(arithmetic), (SEQUENCE,)),
     "images": (Calls(images), (IMAGE,)),
+    "by tensors": (Calls(by_tensors), (SEQUENCE, INDEX)),
+    "samples": (Calls(samples), (IMAGE,)),
     "attentions": (Calls(attentions), (SEQUENCE, MASK)),
 }
 

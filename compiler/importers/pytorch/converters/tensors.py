@@ -164,6 +164,24 @@ def upsample(method: str) -> Converter:
     return convert
 
 
+def grid_sample(node: fx.Node, t: Translator) -> relax.Expr:
+    """``x [N, C, H, W]`` at ``grid [N, P, Q, 2]``, which TVM wants as ``[N, 2, P, Q]``."""
+    a = arguments(node, t)
+    methods, paddings = ("bilinear", "nearest"), ("zeros", "border")
+    if a["interpolation_mode"] > 1 or a["padding_mode"] > 1:
+        raise ValueError(
+            "grid_sample is imported with mode bilinear or nearest and padding zeros or border"
+        )
+    return op.image.grid_sample(
+        a["input"],
+        t.emit(op.permute_dims(a["grid"], [0, 3, 1, 2])),
+        method=methods[a["interpolation_mode"]],
+        layout="NCHW",
+        padding_mode=paddings[a["padding_mode"]],
+        align_corners=bool(a["align_corners"]),
+    )
+
+
 TENSORS: dict[str, Converter] = {
     "amax.default": reduction(op.max),
     "amin.default": reduction(op.min),
@@ -171,6 +189,7 @@ TENSORS: dict[str, Converter] = {
     "clamp.default": clamp,
     "div.Tensor_mode": divide,
     "elu.default": elu,
+    "grid_sampler_2d.default": grid_sample,
     "max_pool2d.default": max_pool2d,
     "min.dim": min_dim,
     "prod.dim_int": reduction(op.prod),
