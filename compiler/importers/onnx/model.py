@@ -65,7 +65,7 @@ def import_onnx(
     ready = pin(inline_functions(model), shapes, constants)
     # ONNX Runtime would name the first of these alone; the import names all, and refused forms.
     unknown = unknown_nodes(ready)
-    if fold and not unknown and not _drawing(ready):
+    if fold and not unknown and not _drawing(ready) and not _dead_layers(ready, constants):
         ready = _fold(ready)
     ready = lift_constants(ready)
     inputs: list[TensorSpec] = []
@@ -109,6 +109,18 @@ def _drawing(model: ModelProto) -> bool:
     The body that ONNX's schema gives for it compares the other way round.
     """
     return any(node.op_type == "Bernoulli" for g in graphs_of(model.graph) for node in g.node)
+
+
+def _dead_layers(model: ModelProto, constants: Mapping[str, Any]) -> bool:
+    """Whether a recurrent layer is in a branch that a constant input may rule out.
+
+    ONNX Runtime 1.32 crashes where the sizes of such a layer's input fit only the other branch;
+    the import converts the branch taken alone.
+    """
+    inner = (
+        node.op_type for g in graphs_of(model.graph) if g is not model.graph for node in g.node
+    )
+    return bool(constants) and any(op in ("LSTM", "GRU", "RNN") for op in inner)
 
 
 def _by_name(declared: Sequence[onnx.ValueInfoProto], examples: Any) -> dict[str, Any]:
@@ -157,7 +169,7 @@ def _shape(
 ) -> tuple[Dim, ...]:
     tensor = value.type.tensor_type
     open_dims = dict(dynamic.items() if isinstance(dynamic, Mapping) else enumerate(dynamic))
-    sizes: list[Dim | None] = [d.dim_value or None for d in tensor.shape.dim]
+    sizes: list[Dim | None] = [d.dim_value if d.dim_value > 0 else None for d in tensor.shape.dim]
     if example is not None:
         if not hasattr(example, "shape"):
             raise ImportModelError(

@@ -49,8 +49,13 @@ def recurrent(node: Node) -> Result:
     if direction not in _DIRECTIONS:
         raise Refused(f"direction={direction!r} is none of {', '.join(_DIRECTIONS)}")
     ways = _DIRECTIONS[direction]
-    if node.shape(0) is None or node.shape(2) is None or node.ndim(0) != 3:
-        raise Refused("an input of unknown rank: give example_inputs")
+    if node.shape(0) is None or node.shape(2) is None:
+        raise Refused("an input of unknown shape: fix its sizes in example_inputs")
+    if node.ndim(0) != 3:
+        raise Refused(
+            f"its input has {node.ndim(0)} axes, not 3 (in a branch that is never taken, give the "
+            "condition at import)"
+        )
     dtype = node.dtype(0)
     wide = dtype if dtype in ("float32", "float64") else "float32"
     layout = int(attrs.get("layout", 0))
