@@ -12,7 +12,6 @@ import tvm
 from tvm import relax, tirx
 
 from burnish.compiler import trees
-from burnish.compiler.errors import ImportModelError
 from burnish.compiler.importers.formats import Input
 from burnish.compiler.importers.relay.attributes import is_operator
 from burnish.compiler.importers.relay.context import Context, Value
@@ -287,7 +286,7 @@ def _tree(value: Value, leaves: list[relax.Expr]) -> trees.Node:
     if isinstance(value, tuple):
         return {"tuple": [_tree(item, leaves) for item in value]}
     if not isinstance(value, relax.Expr):
-        raise ImportModelError("the model returns a function, which is not supported")
+        raise RelayError("the model returns a function, which is not supported")
     leaves.append(value)
     return len(leaves) - 1
 

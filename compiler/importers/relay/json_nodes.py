@@ -144,7 +144,10 @@ class Nodes:
             case "runtime.String" | "tir.StringImm" | "StringImm":
                 return self.string(at) or self.attrs(at).get("value", "")
             case "runtime.BoxInt" | "runtime.BoxBool":
-                return int(self._float(at, self.string(at)))
+                text = {"True": "1", "False": "0"}.get(self.string(at), self.string(at))
+                if not NUMBER.fullmatch(text):
+                    raise RelayError(f"{self.what}: node {at} must hold a number, got {text!r:.40}")
+                return int(text)
             case "runtime.BoxFloat":
                 return self._float(at, self.string(at))
             case "Array":

@@ -7,6 +7,7 @@ which names are declared: the parser decides, this file has what does not depend
 from __future__ import annotations
 
 import bisect
+import itertools
 import re
 from dataclasses import dataclass
 
@@ -56,7 +57,7 @@ def sections(text: str, what: str) -> Sections:
     starts = [match.start() for match in DEFINITION.finditer(text)]
     functions: dict[str, tuple[int, int]] = {}
     metadata = None
-    for start, end in zip(starts, [*starts[1:], len(text)], strict=True):
+    for start, end in itertools.pairwise([*starts, len(text)]):
         if text.startswith("def @", start):
             name = re.compile(r"[^\s(\[]+").match(text, start + 5)
             if name is None:
@@ -150,9 +151,9 @@ class Scanner:
             self.rounded += 1
         dtype = DTYPES.get(suffix, "float32" if real else "int32")
         try:
-            return np.asarray(float(digits) if real else int(digits[:24])).astype(dtype)
-        except (OverflowError, ValueError) as error:
-            raise self.error(f"the number {digits[:30]} is no {dtype}: {error}") from None
+            return np.asarray(float(digits) if real else int(digits[:24]), dtype)
+        except (OverflowError, ValueError):
+            raise self.error(f"the number {digits[:30]} is no {dtype}") from None
 
     def string(self) -> str | None:
         """A quoted text."""

@@ -236,7 +236,9 @@ class Walker:
     def _known(self, name: str, args: list[Value], attributes: Attributes) -> Value | None:
         """The result over sizes known at import, if it is one."""
         tensors = args[0] if name in sizes.TAKES_TUPLE and args else args
-        if not tensors or not isinstance(tensors[0], relax.Expr):
+        if not isinstance(tensors, (list, tuple)) or not tensors:
+            return None
+        if not isinstance(tensors[0], relax.Expr):
             return None
         found = sizes.evaluate(name, [self.context.sizes(arg) for arg in tensors], attributes)
         if found is None:

@@ -107,6 +107,15 @@ def test_open_sizes_run_at_sizes_not_seen(tmp_path: Path) -> None:
         assert worst(whole, again) <= 1e-6
 
 
+def test_the_branch_that_tvm_did_not_take(tmp_path: Path) -> None:
+    """The fixture's flag is true; the other branch is small enough to write down."""
+    model = burnish.compile(written(network("control"), "json", tmp_path))
+    x = np.random.default_rng(3).standard_normal((2, 3)).astype("float32")
+    doubled = np.maximum(2 * x, 0)
+    outputs = flat(model(np.asarray(False), x))
+    assert worst(outputs, [doubled + np.exp(x), np.exp(x)]) <= 1e-6
+
+
 def test_weights_keep_their_names(tmp_path: Path) -> None:
     """Raw names as exporters write them, in JSON and in text."""
     fixture = network("mlp")
