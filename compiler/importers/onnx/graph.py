@@ -408,7 +408,10 @@ class GraphImporter:
         found = len(self._found)
         outer, versions = self.values, self.versions
         self._depth += 1
-        self.values = dict(zip(body.input, [*node.inputs, *[None] * len(body.input)], strict=False))
+        arguments = zip(body.input, [*node.inputs, *[None] * len(body.input)], strict=False)
+        # A graph among the attributes reads the names around the node.
+        captured = any(attribute.HasField("g") for attribute in node.proto.attribute)
+        self.values = {**(outer if captured else {}), **dict(arguments)}
         self.versions = {**versions, **{o.domain: o.version for o in body.opset_import}}
         try:
             self.convert_nodes([bind_attributes(inner, given) for inner in body.node])

@@ -121,6 +121,10 @@ def _space_to_depth(node: Node) -> str | None:
     return "mode=CRD comes out wrong" if node.attrs.get("mode", "DCR") == "CRD" else None
 
 
+def _top_k(node: Node) -> str | None:
+    return "uint64 cannot be sorted: cast to int64" if node.dtype() == "uint64" else None
+
+
 # Operator -> the forms in which TVM's converter is wrong. A converter of ours for such a form
 # comes first, and makes its rule here unnecessary.
 _WRONG: dict[str, Callable[[Node], str | None]] = {
@@ -130,4 +134,5 @@ _WRONG: dict[str, Callable[[Node], str | None]] = {
     "LayerNormalization": _layer_norm,
     "RoiAlign": _roi_align,
     "SpaceToDepth": _space_to_depth,
+    "TopK": _top_k,
 }
