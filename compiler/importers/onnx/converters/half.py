@@ -1,4 +1,4 @@
-"""Convolutions of float16, summed in float32: TVM sums in the type of the inputs."""
+"""Products of float16, summed in float32: TVM sums in the type of the inputs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from burnish.compiler.importers.onnx.registry import Result, converts
 
 
 @converts("Conv")
-def conv(node: Node) -> Result:
+@converts("Gemm")
+@converts("MatMul")
+def summed(node: Node) -> Result:
     if node.dtype() != "float16":
         return None
     wide = [None if x is None else node.emit(astype(x, "float32")) for x in node.inputs]
