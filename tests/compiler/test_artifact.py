@@ -210,7 +210,7 @@ def test_a_truncated_file(saved, tmp_path, share):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"schema": 99}, "has schema 99, this burnish reads 3: compile the model again"),
+        ({"schema": 99}, "has schema 99, this burnish reads 4: compile the model again"),
         ({"schema": None}, "its manifest cannot be read"),
         ({"sha256": None}, "its manifest cannot be read"),
         ({"sha256": {}}, "the hash of lib.so does not match"),
