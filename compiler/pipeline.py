@@ -16,6 +16,7 @@ from burnish.passes.channels_last import FoldPadding, PutChannelsLast, WidenConv
 from burnish.passes.clean import DropUnusedWeights
 from burnish.passes.conv3d import FlattenConv3d
 from burnish.passes.dequantize_rows import DequantizeRows
+from burnish.passes.empties import AllocateEmpties
 from burnish.passes.fold_batch_norm import FoldBatchNorm
 from burnish.passes.fold_ranges import FoldRanges
 from burnish.passes.fold_weights import FoldWeights
@@ -147,6 +148,7 @@ def build_passes(schedule: Callable[[tirx.PrimFunc], tirx.PrimFunc]) -> tuple[Pa
     return (
         T.RewriteDataflowReshape(),
         T.ToNonDataflow(),
+        AllocateEmpties(),
         T.RemovePurityChecking(),
         T.CallTIRRewrite(),
         ScheduleKernels(schedule),

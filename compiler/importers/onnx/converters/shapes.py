@@ -31,8 +31,11 @@ def reshape(node: Node) -> Result:
     if shape is None:
         return None
     if target is not None:
+        made = sizes.reshape_target(target.ravel(), shape, zero)
+        if any(isinstance(n, int) and n == 0 for n in made):
+            return op.zeros(made, node.dtype())  # Relax would read the 0 as "copy the size"
         # As a shape: in a list, Relax reads 0 and -1 in its own way.
-        return op.reshape(x, relax.ShapeExpr(sizes.reshape_target(target.ravel(), shape, zero)))
+        return op.reshape(x, relax.ShapeExpr(made))
     target = _resolved(node, shape, zero=zero)
     return op.reshape(x, size_variables(node, target, product=sizes.product(shape)))
 
