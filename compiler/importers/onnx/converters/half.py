@@ -1,4 +1,4 @@
-"""Products of float16, summed in float32: TVM sums in the type of the inputs."""
+"""Sums of float16, taken in float32: TVM sums in the type of the inputs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from burnish.compiler.importers.onnx.registry import Result, converts
 
 @converts("Conv")
 @converts("Gemm")
+@converts("LogSoftmax")
 @converts("MatMul")
+@converts("Softmax")
 def summed(node: Node) -> Result:
     if node.dtype() != "float16":
         return None
