@@ -12,6 +12,10 @@ from onnx_suite.cases import Case
 
 DRAWS = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform")
 
+FFT_NOISE = ("test_dft_inverse", "test_dft_inverse_opset19")
+"""Cases whose expected values hold the noise of NumPy's FFT in float32: 1.9e-7 beside values up
+to 135 where the exact result is 0. They may be off by float32's epsilon times the largest value."""
+
 
 def is_random(case: Case) -> bool:
     """Whether the outputs are drawn: no two runtimes give the same values."""
@@ -25,7 +29,22 @@ def is_random(case: Case) -> bool:
 def compare(case: Case, want: list[Any], got: list[Any]) -> None:
     """Raise AssertionError, with what differs, unless ``got`` is right."""
     _same_kind(want, got)
-    Runner.assert_similar_outputs(want, got, rtol=case.rtol, atol=case.atol)
+    # The suite's own walk of sequences stops at elements of rank 0.
+    want, got = _flat(want), _flat(got)
+    Runner.assert_similar_outputs(want, got, rtol=case.rtol, atol=_atol(case, want))
+
+
+def _atol(case: Case, want: list[np.ndarray]) -> float:
+    """The suite's tolerance; for the two cases of ``FFT_NOISE`` that of the reference itself."""
+    if case.name not in FFT_NOISE:
+        return case.atol
+    return max(case.atol, float(np.finfo(np.float32).eps * np.abs(want[0]).max()))
+
+
+def _flat(values: list[Any]) -> list[Any]:
+    """The arrays of nested sequences, in order; nesting is compared before."""
+    flat = [_flat(v) if isinstance(v, (list, tuple)) else [v] for v in values]
+    return [array for part in flat for array in part if array is not None]
 
 
 def _same_kind(want: Any, got: Any) -> None:

@@ -23,5 +23,5 @@ def test_constants_without_elements_are_saved_and_loaded(tmp_path: Path) -> None
     for module in (compiled, burnish.load(path)):
         twice, floats, ints = (np.asarray(value) for value in module(x))
         np.testing.assert_allclose(twice, 2 * x.numpy(), rtol=1e-6)
-        assert floats.shape == (2, 0, 3) and floats.dtype == np.float32
-        assert ints.shape == (0,) and ints.dtype == np.int64
+        assert (floats.shape, floats.dtype) == ((2, 0, 3), np.float32)
+        assert (ints.shape, ints.dtype) == ((0,), np.int64)
