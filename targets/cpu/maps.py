@@ -3,7 +3,8 @@
 1. Kernels whose every access is ``buffer[i, j, ...]`` on equal shapes run as one flat loop.
 2. Otherwise the innermost loop is the vector loop and the outer loops run in parallel.
 3. Comparisons of one loop's variable with constants (concatenation, padding) split that loop
-   into ranges in which they are decided, so that no element is tested.
+   into ranges in which they are decided, so that no element is tested. A last loop in which they
+   repeat is made two first (``periods``).
 4. Kernels with too little work to pay for waking the threads run on one.
 5. Only as many outer axes share the threads as make ``_TASKS`` tasks for each; the others are
    plain loops, so that what depends on their index alone is computed once a row and no index is
@@ -23,6 +24,7 @@ from tvm.ir.prim import EQ, GE, GT, LE, LT
 from tvm.tirx import Stmt
 
 from burnish.targets.cpu import loops
+from burnish.targets.cpu.periods import apart
 from burnish.targets.cpu.stages import (
     Iter,
     Stage,
@@ -80,6 +82,7 @@ def parallel_or_serial(extent: loops.Extent, work: loops.Extent | None, body: lo
 
 def emit(stage: Stage, target: CpuTarget) -> Stmt:
     """Statement computing one map stage."""
+    stage = apart(stage)
     flat = _flattened(stage)
     if flat is not None:
         return _emit_flat(flat, stage, target)
@@ -238,6 +241,8 @@ def _inner_loop(stage: Stage, inner: Iter, outer_at: dict[Var, Expr], target: Cp
             inner.extent, target.lanes, lambda i: _at(stage, {**outer_at, inner.var: i})
         )
     cuts = _breakpoints(stage, inner, size)
+    if len(cuts) == 2:
+        cuts = _decided_ranges(stage, inner) or cuts
     parts: list[Stmt] = []
     for low, high in pairwise(cuts):
         if len(cuts) > 2:
