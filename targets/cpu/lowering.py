@@ -1,4 +1,4 @@
-"""TVM's lowering of kernels to code: its own passes for a CPU, in its order, and three changes.
+"""TVM's lowering of kernels to code: its own passes for a CPU, in its order, and four changes.
 
 1. TVM gives every buffer of scope ``local`` on a CPU memory from its workspace pool, whose address
    LLVM knows nothing of: accumulators then stay in memory, written back at every step. Buffers on
@@ -7,6 +7,8 @@
    where loops have conditions TVM finds sizes in terms of another loop's variable.
 3. Functions align their stack to a vector. LLVM saves vector registers on it, wherever the caller
    left it: across two lines of the cache in three calls of four, which takes several times as long.
+4. Variables that expressions bind get a name for each place (``ConvertSSA``): vectorizing refuses
+   one that is bound twice, as where a rounding is read twice.
 """
 
 from __future__ import annotations
@@ -97,6 +99,7 @@ def cpu_pipeline() -> tuple[Any, Any, Any]:
             X.BF16ComputeLegalize(),
             X.NarrowDataType(32),
             S.LoopPartition(),
+            X.ConvertSSA(),
             X.VectorizeLoop(True),
             X.StorageRewrite(),
             S.HoistIfThenElse(),
