@@ -16,6 +16,12 @@ FFT_NOISE = ("test_dft_inverse", "test_dft_inverse_opset19")
 """Cases whose expected values hold the noise of NumPy's FFT in float32: 1.9e-7 beside values up
 to 135 where the exact result is 0. They may be off by float32's epsilon times the largest value."""
 
+TWO_HALF_ULPS = 2**-9
+HALF_NOISE = ("test_attention_4d_causal_fp16_expanded",)
+"""A case whose expected values are rounded to float16 after each step: they are further from the
+result in float64 (8.7e-4) than ours (6.9e-4). It may be off by two units of float16, as the suite
+allows for bfloat16 everywhere."""
+
 
 def is_random(case: Case) -> bool:
     """Whether the outputs are drawn: no two runtimes give the same values."""
@@ -31,7 +37,8 @@ def compare(case: Case, want: list[Any], got: list[Any]) -> None:
     _same_kind(want, got)
     # The suite's own walk of sequences stops at elements of rank 0.
     want, got = _flat(want), _flat(got)
-    Runner.assert_similar_outputs(want, got, rtol=case.rtol, atol=_atol(case, want))
+    rtol = max(case.rtol, TWO_HALF_ULPS) if case.name in HALF_NOISE else case.rtol
+    Runner.assert_similar_outputs(want, got, rtol=rtol, atol=_atol(case, want))
 
 
 def _atol(case: Case, want: list[np.ndarray]) -> float:
