@@ -1,13 +1,11 @@
-"""TVM's lowering of kernels to code: its own passes for a CPU, in its order, and four changes.
+"""TVM's lowering of kernels to code: its own passes for a CPU, in its order, and three changes.
 
 1. TVM gives every buffer of scope ``local`` on a CPU memory from its workspace pool, whose address
    LLVM knows nothing of: accumulators then stay in memory, written back at every step. Buffers on
    the stack become registers.
 2. Buffers are not made smaller (``CompactBufferAllocation``): ours have the sizes they need, and
    where loops have conditions TVM finds sizes in terms of another loop's variable.
-3. Functions align their stack to a vector. LLVM saves vector registers on it, wherever the caller
-   left it: across two lines of the cache in three calls of four, which takes several times as long.
-4. Variables that expressions bind get a name for each place (``ConvertSSA``): vectorizing refuses
+3. Variables that expressions bind get a name for each place (``ConvertSSA``): vectorizing refuses
    one that is bound twice, as where a rounding is read twice.
 """
 
@@ -20,7 +18,7 @@ import tvm_ffi
 from tvm import tirx
 from tvm.s_tir import transform as S
 from tvm.s_tir.pipeline import finalize_device_passes, finalize_host_passes
-from tvm.tirx import AllocBuffer, AttrStmt, For, ForKind, Stmt
+from tvm.tirx import AllocBuffer
 from tvm.tirx import transform as X
 from tvm.tirx.compilation_pipeline import PIPELINE_MAP
 
@@ -30,8 +28,6 @@ PIPELINE = "burnish.cpu"
 """Name of the pipeline, for ``relax.build(tir_pipeline=...)`` and ``tirx.build(pipeline=...)``."""
 STACK_BYTES = 64 * 1024
 """The largest private buffer to put on the stack; threads of a pool have a megabyte or more."""
-_VECTOR = "float32x16"
-"""The widest register there is: LLVM aligns a vector by its size."""
 
 
 @tirx.transform.prim_func_pass(opt_level=0, name="PutLocalsOnStack")
@@ -47,40 +43,6 @@ def put_locals_on_stack(func: tirx.PrimFunc, _mod: Any, _ctx: Any) -> tirx.PrimF
         return AllocBuffer(buffer, {"disable_lower_builtin": tirx.const(1, "int32")})
 
     return func.with_body(tvm_ffi.structural_map(func.body, [(AllocBuffer, marked)], order="post"))
-
-
-@tirx.transform.prim_func_pass(opt_level=0, name="AlignStack")
-def align_stack(func: tirx.PrimFunc, _mod: Any, _ctx: Any) -> tirx.PrimFunc:
-    """Give each function a vector on the stack, named to make it stay: LLVM aligns the rest too."""
-
-    def anchored(body: Stmt) -> Stmt:
-        anchor = tirx.decl_buffer([1], _VECTOR, "anchor", scope="local")
-        place = AllocBuffer(anchor, {"disable_lower_builtin": tirx.const(1, "int32")})
-        return loops.seq(place, loops.prefetch(anchor, [loops.const(0, "int32")], near=True), body)
-
-    def loop(statement: For) -> Stmt:
-        if statement.kind != ForKind.PARALLEL:
-            return statement
-        body = anchored(statement.body)
-        return For(
-            statement.loop_var,
-            statement.min,
-            statement.extent,
-            statement.kind,
-            body,
-            statement.thread_binding,
-            statement.annotations,
-        )
-
-    def scope(statement: AttrStmt) -> Stmt:
-        if statement.attr_key != "compute_scope":
-            return statement
-        node, key, value = statement.node, statement.attr_key, statement.value
-        return AttrStmt(node, key, value, anchored(statement.body))
-
-    return func.with_body(
-        tvm_ffi.structural_map(func.body, [(For, loop), (AttrStmt, scope)], order="post")
-    )
 
 
 def cpu_pipeline() -> tuple[Any, Any, Any]:
@@ -117,7 +79,6 @@ def cpu_pipeline() -> tuple[Any, Any, Any]:
             X.FP8StorageLegalize(),
             X.BF16StorageLegalize(),
             put_locals_on_stack,
-            align_stack,
         ]
     )
     return lower, finalize_host_passes, finalize_device_passes
