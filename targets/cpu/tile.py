@@ -11,10 +11,19 @@ from tvm.tirx import Stmt
 
 from burnish.targets.cpu import loops
 from burnish.targets.cpu.padding import Reach
-from burnish.targets.cpu.stages import Iter, loads, replace_loads, same_indices, simplified
+from burnish.targets.cpu.stages import (
+    Iter,
+    is_heavy,
+    loads,
+    replace_loads,
+    same_indices,
+    simplified,
+)
 from burnish.targets.cpu.tiling import Plan
 
 _UNROLLED_STEPS = 64
+_SIDE_BY_SIDE = 2
+"""Vectors that go through GELU or the like at once: a step waits for the one before it."""
 _LINE = 16
 At = dict[Var, Expr]
 Element = Callable[[Expr, Expr], Expr]
@@ -233,14 +242,26 @@ class Tile:
         def store(r: Expr, c: Expr) -> Stmt:
             return self._store(result, r, c)
 
-        if self.limit is None:
-            return self.over_tile(columns, store)
-        limit, lanes = self.limit, self.plan.lanes
-        return self.over_rows(
-            lambda r: loops.branch(
-                self.first + r < limit, loops.vectors(columns, lanes, lambda c: store(r, c))
+        def row(r: Expr) -> Stmt:
+            if self.plan.final is None or not is_heavy(self.plan.final.value):
+                return loops.vectors(columns, self.plan.lanes, lambda c: store(r, c))
+            sums = loops.local([columns], str(self.plan.main.out.dtype), "sums")
+            return loops.seq(
+                loops.allocate(sums),
+                loops.vectors(
+                    columns, self.plan.lanes, lambda c: loops.store(sums, result(r, c), [c])
+                ),
+                loops.vectors(
+                    columns,
+                    self.plan.lanes * _SIDE_BY_SIDE,
+                    lambda c: self._store(lambda _r, c: sums[c], r, c),
+                ),
             )
-        )
+
+        limit = self.limit
+        if limit is None:
+            return self.over_rows(row)
+        return self.over_rows(lambda r: loops.branch(self.first + r < limit, row(r)))
 
     def _final_at(self, r: Expr, c: Expr) -> At:
         """The indices of the final stage, in order, for one element of the tile."""
