@@ -103,6 +103,17 @@ def contained(
                 os.close(descriptor)
 
 
+def grant(more: int) -> None:
+    """Let this process take as many bytes more, where it is under a limit: for weights in files
+    beside the one whose size set the limit. A limit that the user has set stays."""
+    if _number(GIBIBYTES) or more < 0:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    if soft != resource.RLIM_INFINITY:
+        most = soft + more if hard == resource.RLIM_INFINITY else min(soft + more, hard)
+        resource.setrlimit(resource.RLIMIT_AS, (most, hard))
+
+
 def _closed(pipe: int, seconds: float) -> bool:
     """Whether the other end of a pipe was closed within this time."""
     waiting = select.poll()

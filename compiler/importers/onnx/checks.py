@@ -7,9 +7,17 @@ from pathlib import Path
 
 import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, TensorProto
+from onnx.external_data_helper import load_external_data_for_tensor
 
 from burnish.compiler.errors import ImportModelError
+from burnish.compiler.importers.contained import grant
 from burnish.compiler.importers.memory import check_memory
+from burnish.compiler.importers.onnx.external import (
+    LEAST,
+    leave_outside,
+    stays_outside,
+    without_outside,
+)
 
 CHECKER_LIMIT = 2**31 - 1
 
@@ -27,6 +35,7 @@ def load_onnx(file: Path) -> ModelProto:
     if not model.HasField("graph") or not model.opset_import:
         raise ImportModelError(f"{file} is no ONNX model: it holds no graph or no operator set")
     folder, external = file.resolve().parent, 0
+    found: list[tuple[TensorProto, Path]] = []
     for tensor in tensors_of(model.graph):
         if tensor.data_location != TensorProto.EXTERNAL:
             continue
@@ -43,10 +52,21 @@ def load_onnx(file: Path) -> ModelProto:
                 f"{file}: the external data file {location!r} of {tensor.name!r} is missing"
             )
         external += int(entries.get("length", 0))
+        found.append((tensor, data))
     if external:
         check_memory(external, copies=3)
+        grant(3 * external)
+        if external >= LEAST:
+            initial = {id(tensor) for tensor in model.graph.initializer}
+            for tensor, data in found:
+                if id(tensor) in initial:
+                    leave_outside(tensor, data)
         try:
-            onnx.load_external_data_for_model(model, str(folder))
+            for tensor, _ in found:
+                if not stays_outside(tensor):
+                    load_external_data_for_tensor(tensor, str(folder))
+                    tensor.data_location = TensorProto.DEFAULT
+                    del tensor.external_data[:]
         except Exception as error:
             raise ImportModelError(f"{file}: external data cannot be read: {error}") from error
     return model
@@ -55,12 +75,14 @@ def load_onnx(file: Path) -> ModelProto:
 def check_valid(model: ModelProto) -> None:
     """ONNX's own checker, and that the weights are in the model."""
     for tensor in tensors_of(model.graph):
-        if tensor.data_location == TensorProto.EXTERNAL:
+        if tensor.data_location == TensorProto.EXTERNAL and not stays_outside(tensor):
             raise ImportModelError(
                 f"the weight {tensor.name!r} lies in an external file: pass the path of the model"
             )
     if model.ByteSize() >= CHECKER_LIMIT:
         return
+    if any(stays_outside(tensor) for tensor in model.graph.initializer):
+        model = without_outside(model)
     try:
         bare = [
             index

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import onnx
 import tvm
 from onnx import ModelProto
@@ -14,6 +15,7 @@ from burnish.compiler.errors import ImportModelError, UnsupportedOperatorError
 from burnish.compiler.importers.memory import check_memory
 from burnish.compiler.importers.onnx.checks import check_valid, graphs_of, tensors_of
 from burnish.compiler.importers.onnx.containers import describe, is_container
+from burnish.compiler.importers.onnx.external import stays_outside, values, without_outside
 from burnish.compiler.importers.onnx.fold import (
     Dim,
     fold,
@@ -65,7 +67,9 @@ def import_onnx(
     ready = pin(inline_functions(model), shapes, constants)
     # ONNX Runtime would name the first of these alone; the import names all, and refused forms.
     unknown = unknown_nodes(ready)
-    if fold and not unknown and not _drawing(ready) and not _dead_layers(ready, constants):
+    outside = any(stays_outside(tensor) for tensor in ready.graph.initializer)
+    rewrites = not (unknown or outside or _drawing(ready) or _dead_layers(ready, constants))
+    if fold and rewrites:
         ready = _fold(ready)
     ready = lift_constants(ready)
     inputs: list[TensorSpec] = []
@@ -89,6 +93,8 @@ def import_onnx(
         if unknown:
             raise unsupported_error("ONNX", unknown) from None
         raise
+    if outside:
+        ready = without_outside(ready)
     if ready.ByteSize() < INFERENCE_LIMIT:
         check_types(onnx.shape_inference.infer_shapes(spell_out(ready)), importer.values)
     mod = drop_unused(with_params(mod, importer.weights))
@@ -240,8 +246,13 @@ def proto_hash(model: ModelProto) -> str:
     bare.CopyFrom(model)
     for tensor in tensors_of(bare.graph):
         tensor.ClearField("raw_data")
+        tensor.ClearField("external_data")
+        tensor.ClearField("data_location")
     digest.update(bare.SerializeToString(deterministic=True))
     for tensor in tensors_of(model.graph):
         digest.update(tensor.name.encode())
-        digest.update(tensor.raw_data)
+        if stays_outside(tensor):
+            digest.update(values(tensor).reshape(-1).view(np.uint8).data)
+        else:
+            digest.update(tensor.raw_data)
     return digest.hexdigest()

@@ -7,6 +7,8 @@ import tvm
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 from tvm import relax
 
+from burnish.compiler.importers.onnx import external
+
 # TVM has no layout for elements below a byte: the smallest type that holds all their values.
 CARRIED = {
     TensorProto.INT4: "int8",
@@ -35,6 +37,8 @@ def elem_type(dtype: str) -> int:
 
 def to_array(tensor: TensorProto) -> np.ndarray:
     """The values of a tensor, in its shape."""
+    if external.stays_outside(tensor):
+        return external.values(tensor)
     return np.asarray(numpy_helper.to_array(tensor)).reshape(tuple(tensor.dims))
 
 
