@@ -77,6 +77,15 @@ def test_a_file_too_short_for_its_weights_is_refused(
         driver.import_model(path)
 
 
+def test_external_data_that_must_be_inside_has_a_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = _stored(tmp_path, 600, [np.ones((ROWS, 600), np.float32)])
+    monkeypatch.setattr(checks, "CHECKER_LIMIT", 1_000_000)
+    with pytest.raises(ImportModelError, match="would have to be part of the model"):
+        driver.import_model(path)
+
+
 @pytest.mark.heavy
 def test_more_weights_than_a_protobuf_message_holds(tmp_path: Path) -> None:
     columns, count = 300_000, 4

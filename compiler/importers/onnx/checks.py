@@ -16,6 +16,7 @@ from burnish.compiler.importers.onnx.external import (
     LEAST,
     leave_outside,
     stays_outside,
+    tensor_bytes,
     without_outside,
 )
 
@@ -61,6 +62,13 @@ def load_onnx(file: Path) -> ModelProto:
             for tensor, data in found:
                 if id(tensor) in initial:
                     leave_outside(tensor, data)
+        inside = sum(tensor_bytes(t) for t, _ in found if not stays_outside(t))
+        if inside >= CHECKER_LIMIT:
+            raise ImportModelError(
+                f"{file}: external data of {inside / 2**30:.1f} GiB would have to be part of the "
+                "model, which holds 2 GB: it belongs to tensors in nodes, to tensors below 1 MiB, "
+                "or to types other than floats and whole bytes; make initializers of it"
+            )
         try:
             for tensor, _ in found:
                 if not stays_outside(tensor):

@@ -70,6 +70,11 @@ def without_outside(model: ModelProto) -> ModelProto:
     return copy
 
 
+def tensor_bytes(tensor: TensorProto) -> int:
+    """What a file holds for the tensor, as it says itself."""
+    return int(_entries(tensor).get("length", 0)) or _size(tensor)
+
+
 def _entries(tensor: TensorProto) -> dict[str, str]:
     return {entry.key: entry.value for entry in tensor.external_data}
 
