@@ -302,5 +302,7 @@ def _flat(tree: Any) -> tuple[Any, ...]:
 
 
 def _first_line(error: BurnishError) -> str:
+    """The first line, with the next where it only announces one."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:300] if lines else type(error).__name__
+    told = lines[:2] if lines and lines[0].endswith(":") else lines[:1]
+    return " ".join(told)[:300] or type(error).__name__
