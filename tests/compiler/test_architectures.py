@@ -25,7 +25,7 @@ PARITY = 1e-4
 REFUSED: Mapping[str, Mapping[str, str]] = tomllib.loads(
     (Path(__file__).parent / "architectures_refused.toml").read_text()
 )
-QUICK = ("bert", "llama", "resnet")
+QUICK = ("bert", "llama")
 CASES = [
     pytest.param(case, id=str(case), marks=[pytest.mark.heavy] * (case.model_type not in QUICK))
     for case in ARCHITECTURES
@@ -73,7 +73,14 @@ def refuses(model: nn.Module, inputs: Any, dynamic: Any, name: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
-@pytest.mark.parametrize("more", [{}, {"bidirectional": True, "num_layers": 2}, {"proj_size": 3}])
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        pytest.param({"bidirectional": True, "num_layers": 2}, marks=pytest.mark.heavy),
+        pytest.param({"proj_size": 3}, marks=pytest.mark.heavy),
+    ],
+)
 def test_recurrent_layers(kind: type[nn.Module], more: dict[str, Any]) -> None:
     if kind is nn.GRU and "proj_size" in more:
         more = {"bias": False}

@@ -106,7 +106,7 @@ def check(proto: ModelProto, inputs: dict[str, np.ndarray], *, ours: bool = True
     close(build(*inputs.values()), runtime(proto, inputs))
 
 
-@pytest.mark.parametrize("ways", [1, 2])
+@pytest.mark.parametrize("ways", [2, pytest.param(1, marks=pytest.mark.heavy)])
 @pytest.mark.parametrize("kind", GATES)
 def test_every_cell(kind: str, ways: int) -> None:
     proto, inputs = layer(kind, np.random.default_rng(0), (5, 3, 7, 20), ways=ways, optional="b")
@@ -178,6 +178,7 @@ def test_any_layer_is_what_onnx_runtime_gives(data: st.DataObject) -> None:
     check(proto, inputs)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("kind", GATES)
 def test_steps_and_batch_may_stay_open(kind: str) -> None:
     rng = np.random.default_rng(3)

@@ -27,7 +27,7 @@ FAMILIES = {
     family.__name__.rpartition(".")[2]: family
     for family in (dyn, elementwise, image, index, nn, qnn, reduce, shape, vision)
 }
-FAST = ("dyn", "index", "reduce")
+FAST = ("dyn", "reduce")
 # Identities that no other operator's case stands for are the same line of code.
 UNTESTED_IDENTITIES = set(elementwise.IDENTITIES)
 

@@ -31,7 +31,7 @@ def torch_route(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["cnn", "lstm", *(pytest.param(n, marks=pytest.mark.heavy) for n in ("unet", "text", "gru"))],
+    ["lstm", *(pytest.param(n, marks=pytest.mark.heavy) for n in ("cnn", "unet", "text", "gru"))],
 )
 def test_files_with_an_open_batch(name: str) -> None:
     inputs, outputs = expected(f"{name}.keras")
