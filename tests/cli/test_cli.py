@@ -182,7 +182,7 @@ def test_interrupt_exits_with_130(tmp_path: Path) -> None:
     assert child.stdout.readline() == "waiting\n"
     time.sleep(0.1)
     os.kill(child.pid, signal.SIGINT)
-    _, err = child.communicate(timeout=30)
+    _, err = child.communicate(timeout=120)
     assert child.returncode == 130
     assert err == "burnish: interrupted\n"
     assert list(tmp_path.iterdir()) == [waiting]
