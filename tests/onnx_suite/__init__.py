@@ -5,7 +5,7 @@
     python tests/onnx_suite --status wrong,crash,timeout,failed   those that are listed so
     python tests/onnx_suite --write             every case, and write cases.txt anew
 
-``cases.txt`` lists each case that is refused, with the reason. No case is answered by another
+``cases.txt`` lists each case that does not pass, with the reason. No case is answered by another
 runtime, and data inputs stay inputs: what is given a value at import is what
 ``burnish.compiler.importers.onnx.settings.SETTINGS`` names (axes, shapes, pads and the like, which
 are initializers in the files people have).

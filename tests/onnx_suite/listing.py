@@ -9,7 +9,7 @@ from onnx_suite.pool import Outcome
 
 FILE = Path(__file__).with_name("cases.txt")
 HEAD = """\
-# Cases of onnx.backend.test that are refused, and why. Written by: python tests/onnx_suite --write
+# Cases of onnx.backend.test that do not pass, and why. Written by: python tests/onnx_suite --write
 # Every other case passes; a case that leaves or enters this list fails the test.
 """
 

@@ -22,8 +22,8 @@ TESTS = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True)
 class Outcome:
-    """``status`` is pass, random (right, judged as drawn), refused, wrong, failed, crash or
-    timeout."""
+    """``status`` is pass, random (right, judged as drawn), inexact (the expected values are less
+    exact than ours), refused, wrong, failed, crash or timeout."""
 
     name: str
     status: str

@@ -37,7 +37,7 @@ def table(outcomes: Mapping[str, Outcome]) -> str:
     counts: Counter[tuple[str, str]] = Counter()
     for name, outcome in outcomes.items():
         counts[theme(name), outcome.status] += 1
-    statuses = ("pass", "random", "refused", "failed", "wrong", "timeout", "crash")
+    statuses = ("pass", "random", "inexact", "refused", "failed", "wrong", "timeout", "crash")
     lines = [f"{'theme':24}" + "".join(f"{s:>9}" for s in statuses) + f"{'all':>7}"]
     for found in [*(t for t, _ in THEMES), OTHER]:
         row = [counts[found, s] for s in statuses]
