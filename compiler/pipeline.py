@@ -83,10 +83,10 @@ def _narrow(target: Target, precision: str) -> tuple[Pass, ...]:
 
 
 def _lower(target: Target, config: CompileConfig) -> tuple[Pass, ...]:
-    return _lower_cpu(target, config) if isinstance(target, CpuTarget) else _lower_cuda()
-
-
-def _lower_cuda() -> tuple[Pass, ...]:
+    own = (
+        _contractions_cpu(target, config) if isinstance(target, CpuTarget) else _contractions_gpu()
+    )
+    branches = (OutlineBranches(),) if isinstance(target, CpuTarget) else ()
     return (
         T.DecomposeOpsForInference(),
         WidenConv1d(),
@@ -97,7 +97,7 @@ def _lower_cuda() -> tuple[Pass, ...]:
         SinkTransposes(),
         FoldWeights(),
         T.CanonicalizeBindings(),
-        LowerContractions(),
+        *own,
         relax.backend.DispatchSampling(),
         relax.backend.DispatchSortScan(),
         DequantizeRows(),
@@ -105,32 +105,20 @@ def _lower_cuda() -> tuple[Pass, ...]:
         T.LegalizeOps(),
         FoldWeights(),
         DropUnusedWeights(),
+        *branches,
     )
 
 
-def _lower_cpu(target: CpuTarget, config: CompileConfig) -> tuple[Pass, ...]:
+def _contractions_cpu(target: CpuTarget, config: CompileConfig) -> tuple[Pass, ...]:
     return (
-        T.DecomposeOpsForInference(),
-        WidenConv1d(),
-        FlattenConv3d(),
-        FoldPadding(),
-        FoldWeights(),
-        PutChannelsLast(),
-        SinkTransposes(),
-        FoldWeights(),
-        T.CanonicalizeBindings(),
         PackWeights(target, config.exact_conv, dots=config.precision == "bf16"),
         LowerAttention(),
         LowerOperators(),
-        relax.backend.DispatchSampling(),
-        relax.backend.DispatchSortScan(),
-        DequantizeRows(),
-        SliceSplits(),
-        T.LegalizeOps(),
-        FoldWeights(),
-        DropUnusedWeights(),
-        OutlineBranches(),
     )
+
+
+def _contractions_gpu() -> tuple[Pass, ...]:
+    return (LowerContractions(),)
 
 
 def _fuse() -> tuple[Pass, ...]:

@@ -12,6 +12,7 @@ import tvm
 from onnx import ModelProto
 
 from burnish.compiler.errors import ImportModelError, UnsupportedOperatorError
+from burnish.compiler.importers.examples import by_name
 from burnish.compiler.importers.memory import check_memory
 from burnish.compiler.importers.onnx.checks import check_valid, graphs_of, tensors_of
 from burnish.compiler.importers.onnx.containers import describe, is_container
@@ -55,7 +56,7 @@ def import_onnx(
     check_memory(model.ByteSize(), copies=4 if fold else 2)
     check_valid(model)
     declared = run_time_inputs(model)
-    examples = _by_name(declared, example_inputs)
+    examples = by_name([value.name for value in declared], example_inputs)
     settings = promotable(model.graph)
     constants = {
         name: value
@@ -127,26 +128,6 @@ def _dead_layers(model: ModelProto, constants: Mapping[str, Any]) -> bool:
         node.op_type for g in graphs_of(model.graph) if g is not model.graph for node in g.node
     )
     return bool(constants) and any(op in ("LSTM", "GRU", "RNN") for op in inner)
-
-
-def _by_name(declared: Sequence[onnx.ValueInfoProto], examples: Any) -> dict[str, Any]:
-    names = [value.name for value in declared]
-    if examples is None:
-        return {}
-    if isinstance(examples, Mapping):
-        unknown = [name for name in examples if name not in names]
-        if unknown:
-            raise ImportModelError(
-                f"the model has no input {unknown[0]!r}; its inputs are: {', '.join(names)}"
-            )
-        return dict(examples)
-    if not isinstance(examples, (tuple, list)):
-        examples = (examples,)
-    if len(examples) != len(names):
-        raise ImportModelError(
-            f"got {len(examples)} example inputs, the model has {len(names)}: {', '.join(names)}"
-        )
-    return dict(zip(names, examples, strict=True))
 
 
 def _shapes(

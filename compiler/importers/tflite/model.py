@@ -12,6 +12,7 @@ import numpy as np
 import tvm
 
 from burnish.compiler.errors import ImportModelError
+from burnish.compiler.importers.examples import by_name
 from burnish.compiler.importers.formats import Input
 from burnish.compiler.importers.tflite.checks import check_supported
 from burnish.compiler.importers.tflite.graph import translate
@@ -156,26 +157,8 @@ def _specs(declared: list[Input], examples: Any, dynamic: Mapping[str, Any]) -> 
             raise ImportModelError(
                 f"dynamic names the input {name!r}; the model's inputs are: {', '.join(names)}"
             )
-    given = _by_name(names, examples)
+    given = by_name(names, examples)
     return [_spec(item, given.get(item.name), dynamic.get(item.name) or {}) for item in declared]
-
-
-def _by_name(names: list[str], examples: Any) -> dict[str, Any]:
-    if examples is None:
-        return {}
-    if isinstance(examples, Mapping):
-        unknown = [name for name in examples if name not in names]
-        if unknown:
-            raise ImportModelError(
-                f"the model has no input {unknown[0]!r}; its inputs are: {', '.join(names)}"
-            )
-        return dict(examples)
-    values = examples if isinstance(examples, (tuple, list)) else (examples,)
-    if len(values) != len(names):
-        raise ImportModelError(
-            f"got {len(values)} example inputs, the model has {len(names)}: {', '.join(names)}"
-        )
-    return dict(zip(names, values, strict=True))
 
 
 def _spec(item: Input, example: Any, dynamic: Any) -> TensorSpec:
