@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -176,13 +177,19 @@ def test_interrupt_exits_with_130(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "from burnish.cli import main; main()"]
     command += ["compile", "a.onnx", "-o", str(tmp_path / "o.burnish"), "--register", str(waiting)]
     child = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        # A shell ignores interrupts in what it runs in the background, and so would this.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     assert child.stdout is not None
     assert child.stdout.readline() == "waiting\n"
     time.sleep(0.1)
     os.kill(child.pid, signal.SIGINT)
-    _, err = child.communicate(timeout=120)
+    _, err = child.communicate(timeout=30)
     assert child.returncode == 130
     assert err == "burnish: interrupted\n"
     assert list(tmp_path.iterdir()) == [waiting]
