@@ -7,7 +7,13 @@ import typer
 from burnish.cli import console
 from burnish.cli.options import Json, Verbose
 
-COLOURS = {"ok": "green", "missing": "yellow", "broken": "red", "unused": "dim"}
+COLOURS = {
+    "ok": "green",
+    "run": "green",
+    "compile only": "yellow",
+    "unavailable": "yellow",
+    "broken": "red",
+}
 
 
 def add_to(app: typer.Typer) -> None:
@@ -29,7 +35,7 @@ def doctor(json: Json = False, verbose: Verbose = False) -> None:
 
     with console.progress("trying what is here"):
         checks = examine()
-    failed = [check for check in checks if check.needed and check.status != "ok"]
+    failed = [check for check in checks if check.needed and not check.fine]
     if console.flags.json:
         console.print_json({"ok": not failed, "checks": [check.to_dict() for check in checks]})
     else:

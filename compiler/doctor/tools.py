@@ -1,0 +1,40 @@
+"""Programs: the C++ compiler, and a disassembler for GPU code."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from burnish.compiler.doctor.check import Check, first_line
+
+COMPILERS = ("g++", "clang++", "c++")
+_SOURCE = """#include <vector>
+extern "C" int three() { return static_cast<int>(std::vector<int>(3).size()); }
+"""
+
+
+def cxx() -> Check:
+    """Link a shared library, as there is one in each artifact, and call it."""
+    name, remedy = "c++ compiler", "install g++ (Debian: apt install g++)"
+    path = next(filter(None, map(shutil.which, COMPILERS)), None)
+    if path is None:
+        said = f"none of {', '.join(COMPILERS)} on PATH"
+        return Check(name, "unavailable", said, remedy, needed=True)
+    with tempfile.TemporaryDirectory() as folder:
+        source, library = Path(folder, "a.cc"), Path(folder, "a.so")
+        source.write_text(_SOURCE)
+        command = [path, "-shared", "-fPIC", "-o", str(library), str(source)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            said = f"{path}: {first_line(done.stderr)}"
+            return Check(name, "broken", said, remedy, needed=True)
+        try:
+            right = ctypes.CDLL(str(library)).three() == 3
+        except OSError as error:
+            return Check(name, "broken", f"{path}: {first_line(error)}", remedy, needed=True)
+    if not right:
+        return Check(name, "broken", f"{path}: its code counts wrong", remedy, needed=True)
+    return Check(name, "run", f"{path} makes a shared library that runs", needed=True)
