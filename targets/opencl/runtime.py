@@ -1,0 +1,201 @@
+"""The OpenCL runtime: compiled on first use, kept in the cache folder, loaded once a process.
+
+TVM's wheel generates OpenCL code but cannot run it. ``runtime.cc`` is the missing part. A device
+is handed to TVM as a C++ object, so the library is made against the headers of the TVM that is
+installed, and made anew for another one.
+
+Where OpenCL itself comes from:
+
+1. ``$BURNISH_OPENCL``, the path of a library, and nothing else if it is set;
+2. the system's loader, ``libOpenCL.so.1``, with the drivers installed for it;
+3. Intel's CPU driver, where pip put it (``intel-opencl-rt`` and ``intel-cmplr-lib-rt``).
+
+The first that has a device is used, with all its platforms; ``tvm.opencl(i)`` counts through the
+devices of all of them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+import threading
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import tvm_ffi
+import tvm_ffi.libinfo
+
+from burnish.targets import native
+
+FOLDER = Path(__file__).parent
+SOURCE = FOLDER / "runtime.cc"
+FLAGS = ["-std=c++17", "-O1", "-fPIC", "-shared", "-fvisibility=hidden", "-Wno-deprecated"]
+LIBRARY = "BURNISH_OPENCL"
+"""Environment variable: the OpenCL library to open instead of those found."""
+INSTALL = (
+    "Install a driver (Debian, on the CPU: apt install pocl-opencl-icd ocl-icd-libopencl1; pip: "
+    "intel-opencl-rt intel-cmplr-lib-rt), or name a library in BURNISH_OPENCL"
+)
+CACHED_PROGRAMS = 512 * 2**20
+"""Bytes of built programs to keep; beyond that the oldest go."""
+
+_lock = threading.Lock()
+_loaded: list[ctypes.CDLL] = []
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device as its driver describes it; sizes in bytes.
+
+    ``tvm.opencl(index)`` is the device. ``kind`` is cpu, gpu, accelerator or other.
+    ``float_width`` is the number of floats in a vector register, as the driver counts them.
+    """
+
+    index: int
+    platform: str
+    platform_version: str
+    name: str
+    vendor: str
+    version: str
+    driver: str
+    extensions: str
+    kind: str
+    compute_units: int
+    max_work_group: int
+    local_bytes: int
+    global_bytes: int
+    max_alloc_bytes: int
+    float_width: int
+
+    @property
+    def float16(self) -> bool:
+        """Whether kernels may compute with float16."""
+        return "cl_khr_fp16" in self.extensions.split()
+
+    @property
+    def float64(self) -> bool:
+        """Whether kernels may compute with float64."""
+        return "cl_khr_fp64" in self.extensions.split()
+
+
+def ensure() -> None:
+    """Make ``tvm.opencl`` devices and OpenCL modules usable in this process.
+
+    Compiles the runtime the first time on a machine (some 5 seconds); later calls cost nothing.
+    Whether there is a device is another question: ``why_not``. Raises
+    :class:`~burnish.targets.native.MissingCompilerError`, or ``RuntimeError`` with the compiler's
+    message.
+    """
+    if _loaded:
+        return
+    import tvm  # noqa: F401  (the library needs TVM's runtime in the process)
+
+    with _lock:
+        if _loaded:
+            return
+        library = _open(_built())
+        configure = tvm_ffi.get_global_func("burnish.opencl.configure")
+        configure(candidates(), INSTALL, str(_programs_folder()))
+        _loaded.append(library)
+
+
+def devices() -> tuple[Device, ...]:
+    """The devices of all platforms, in the order of ``tvm.opencl(i)``; none is no error."""
+    ensure()
+    names = [field.name for field in fields(Device)]
+    found = tvm_ffi.get_global_func("burnish.opencl.devices")()
+    return tuple(Device(**{name: _plain(one[name]) for name in names}) for one in found)
+
+
+def why_not() -> str:
+    """Why nothing can run on OpenCL here, with the remedy; empty where a device is listed.
+
+    A device that is listed may still fail to build kernels: ``probe`` tries.
+    """
+    try:
+        if devices():
+            return ""
+    except RuntimeError as error:
+        return str(error)
+    return f"{tvm_ffi.get_global_func('burnish.opencl.problem')()}. {INSTALL}"
+
+
+def counters() -> dict[str, int]:
+    """What is alive now (buffers and their bytes, kernels, events), and what was done so far:
+    programs built and taken from the cache, damaged cache entries met, kernels launched."""
+    ensure()
+    found = tvm_ffi.get_global_func("burnish.opencl.counters")()
+    return {str(name): int(count) for name, count in found.items()}
+
+
+def candidates() -> list[str]:
+    """OpenCL libraries to try, in order."""
+    if own := os.environ.get(LIBRARY):
+        return [own]
+    intel = Path(sys.prefix) / "lib" / "libintelocl.so"
+    return ["libOpenCL.so.1", "libOpenCL.so", *([str(intel)] if intel.is_file() else [])]
+
+
+def cached() -> Path | None:
+    """The compiled runtime, if one for this TVM and this source is in the cache folder."""
+    key = native.source_key(_sources(), FLAGS)
+    try:
+        compiler = native.compiler_key(native.find_compiler())
+    except native.MissingCompilerError:
+        compiler = "*"  # any compiler made the same thing
+    return next(iter(sorted(_folder().glob(f"runtime-{key}-{compiler}.so"))), None)
+
+
+def _built() -> Path:
+    if not sys.platform.startswith("linux"):
+        raise RuntimeError(f"the OpenCL runtime is written for Linux; this is {sys.platform}")
+    if (found := cached()) is not None:
+        return found
+    import tvm.libinfo
+
+    compiler = native.find_compiler()
+    key = f"{native.source_key(_sources(), FLAGS)}-{native.compiler_key(compiler)}"
+    runtime = Path(tvm.libinfo.find_libtvm_runtime()).parent
+    ffi = Path(tvm_ffi.libinfo.find_libtvm_ffi()).parent
+    links = [f"-L{runtime}", "-ltvm_runtime", f"-L{ffi}", "-ltvm_ffi", "-ldl"]
+    includes = [f"-I{tvm.libinfo.find_include_path()}", *native.ffi_includes()]
+    command = [*compiler, *FLAGS, *includes, *links]
+    return native.shared_library(SOURCE, _folder() / f"runtime-{key}.so", command)
+
+
+def _open(path: Path) -> ctypes.CDLL:
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError:
+        path.unlink(missing_ok=True)  # damaged on disk: made once more
+    return ctypes.CDLL(str(_built()))
+
+
+def _sources() -> list[Path]:
+    return sorted([*FOLDER.glob("*.h"), *FOLDER.glob("*.cc")])
+
+
+def _folder() -> Path:
+    return native.cache_root() / "opencl"
+
+
+def _programs_folder() -> Path:
+    """The folder of built programs, made if it can be, and cut to its limit."""
+    folder = _folder() / "programs"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        entries = [(file, file.stat()) for file in folder.iterdir()]
+        kept = 0
+        for file, found in sorted(entries, key=lambda entry: -entry[1].st_mtime):
+            kept += found.st_size
+            if kept > CACHED_PROGRAMS:
+                file.unlink(missing_ok=True)
+    except OSError:  # a folder that cannot be written caches nothing and fails nothing
+        pass
+    return folder
+
+
+def _plain(value: Any) -> Any:
+    return int(value) if isinstance(value, int) else str(value)
