@@ -47,6 +47,7 @@ from burnish.compiler.waterfall import Report
 from burnish.targets.choose import Target
 from burnish.targets.cuda.target import CudaTarget
 from burnish.targets.isa import machine_name, portable_targets
+from burnish.targets.opencl.target import OpenclTarget
 from burnish.targets.target import CpuTarget, host, host_threads, missing_features
 
 SCHEMA = 4
@@ -269,7 +270,7 @@ def _restore(
 
 
 def _target(described: Mapping[str, Any]) -> Target:
-    kind = {"cpu": CpuTarget, "cuda": CudaTarget}[described["kind"]]
+    kind = {"cpu": CpuTarget, "cuda": CudaTarget, "opencl": OpenclTarget}[described["kind"]]
     given = {field.name: described[field.name] for field in dataclasses.fields(kind)}
     return kind(**{name: tuple(v) if isinstance(v, list) else v for name, v in given.items()})
 

@@ -19,6 +19,7 @@ from burnish.compiler.cuda_library import build_cuda_library
 from burnish.compiler.errors import BuildError, wrap_errors
 from burnish.compiler.kernel_objects import compile_objects
 from burnish.compiler.linking import linker
+from burnish.compiler.opencl_library import build_opencl_library
 from burnish.compiler.profile.kernel import Kernel
 from burnish.compiler.profile.records import kernel_records
 from burnish.compiler.tune.tasks import task_key
@@ -27,6 +28,8 @@ from burnish.targets.choose import Target
 from burnish.targets.cpu import pool
 from burnish.targets.cpu.schedule import RULE, schedule
 from burnish.targets.cuda import schedule as cuda_schedule
+from burnish.targets.opencl import schedule as opencl_schedule
+from burnish.targets.opencl.target import OpenclTarget
 from burnish.targets.target import CpuTarget
 
 
@@ -75,6 +78,8 @@ def build_library(
             ready = finish(bundled)
         if isinstance(target, CpuTarget):
             path = _cpu_library(ready, target, folder, compiler, opt_level)
+        elif isinstance(target, OpenclTarget):
+            path = build_opencl_library(ready, target, folder, compiler, opt_level=opt_level)
         else:
             library = build_cuda_library(ready, target, folder, compiler, opt_level=opt_level)
             path, details = library.path, library.details()
@@ -85,6 +90,8 @@ def build_library(
 def _default(func: tirx.PrimFunc, target: Target) -> tirx.PrimFunc:
     if isinstance(target, CpuTarget):
         return schedule(func, target)
+    if isinstance(target, OpenclTarget):
+        return opencl_schedule.schedule(func, target)
     return cuda_schedule.schedule(func, target)
 
 

@@ -17,7 +17,7 @@ from tvm import relax
 from burnish.compiler import random_keys, threads
 from burnish.compiler.config import CompileConfig
 from burnish.compiler.errors import TargetError
-from burnish.compiler.on_gpu import OnGpu
+from burnish.compiler.on_device import OnDevice
 from burnish.compiler.profile.kernel import Kernel
 from burnish.compiler.replay import Replay, private, record
 from burnish.compiler.signature import Signature
@@ -79,7 +79,9 @@ class Compiled:
                 self._main = relax.VirtualMachine(self._loaded, tvm.cpu())["main"]
                 self._to_record = pool.AVAILABLE and not signature.symbols
             else:
-                self._main = OnGpu(self._loaded, list(self.params.values()))
+                self._main = OnDevice(
+                    self._loaded, list(self.params.values()), tvm.device(target.kind)
+                )
         self._weights = tvm_ffi.convert(list(self.params.values()))
         self._addresses = {address(value) for value in self.params.values()}
         self._slots = [InputSlot() for _ in signature.inputs]

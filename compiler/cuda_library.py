@@ -15,15 +15,13 @@ from typing import Any
 
 import tvm
 import tvm_ffi
-from tvm import relax, tirx
-from tvm.relax.vm_build import _vmcodegen, _vmlink
 
+from burnish.compiler.device_executable import device_executable
 from burnish.targets.cuda import fatbin, nvrtc, payload
 from burnish.targets.cuda.resources import Resources, resources
 from burnish.targets.cuda.target import CudaTarget
 from burnish.targets.target import usable_cores
 
-PIPELINE = "s_tir"
 BLOB = "__tvm_ffi__library_bin"
 """Symbol of a library under which TVM finds its modules."""
 _BAD_NAME = re.compile(r"(^|[^\w.])(\d+_[A-Za-z]\w*)")
@@ -51,23 +49,9 @@ def build_cuda_library(
     ``mod`` is what ``pipeline.build_passes`` give. Raises :class:`nvrtc.KernelError` with the
     compiler's log for a kernel that does not compile.
     """
-    builder = relax.ExecBuilder()
-    left = _vmcodegen(builder, mod)
-    kernels = {v: f for v, f in left.functions.items() if isinstance(f, tirx.PrimFunc)}
-    constants = dict(mod.attrs).get("const_name_to_constant", {}) if mod.attrs else {}
-    with (
-        target.tvm(),
-        tvm.transform.PassContext(
-            opt_level=opt_level, config={"tirx.use_async_copy": target.capability >= 80}
-        ),
-    ):
-        executable = _vmlink(
-            builder,
-            target.tvm(),
-            tir_mod=tvm.IRModule(kernels),
-            tir_pipeline=PIPELINE,
-            params=dict(constants),
-        )
+    executable = device_executable(
+        mod, target.tvm(), opt_level, {"tirx.use_async_copy": target.capability >= 80}
+    )
     found: dict[str, tuple[Resources, ...]] = {}
 
     def pack(module: tvm.runtime.Module, _system: bool, _prefix: str, workspace: str) -> str:

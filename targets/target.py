@@ -22,6 +22,7 @@ KNOWN_TARGETS = (
     "cpu",
     "llvm [-mcpu=NAME] [-mattr=+a,+b] [-mtriple=T] [-num-cores=N]",
     "cuda[:sm_NN[,sm_NN...]]",
+    "opencl[:adreno|mali|intel|amd|nvidia]",
 )
 
 
@@ -226,7 +227,7 @@ def _word_options(text: str) -> dict[str, str]:
     words = text.split()
     known = "; ".join(KNOWN_TARGETS)
     if not words or words[0] != "llvm":
-        near = difflib.get_close_matches(text, ["cpu", "llvm", "cuda"], n=1)
+        near = difflib.get_close_matches(text, ["cpu", "llvm", "cuda", "opencl"], n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise ValueError(f"unknown target {text!r}{hint}; known: {known}")
     options = {}

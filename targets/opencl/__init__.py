@@ -1,1 +1,1 @@
-"""OpenCL: the runtime for TVM's OpenCL modules and devices, and what a device can do."""
+"""OpenCL: targets and their schedule rules, and the runtime for TVM's OpenCL modules."""

@@ -1,4 +1,4 @@
-"""Calling a library on a GPU: inputs to the device, outputs back."""
+"""Calling a library on a device with memory of its own: inputs there, outputs back."""
 
 from __future__ import annotations
 
@@ -10,12 +10,17 @@ import tvm_ffi
 from tvm import relax
 
 
-class OnGpu:
-    """``main`` of a library on the first GPU; its weights stay there."""
+class OnDevice:
+    """``main`` of a library on a device; its weights stay there."""
 
-    def __init__(self, library: tvm.runtime.Module, weights: Sequence[tvm.runtime.Tensor]) -> None:
-        self._device = tvm.cuda(0)
-        self._main = relax.VirtualMachine(library, self._device)["main"]
+    def __init__(
+        self,
+        library: tvm.runtime.Module,
+        weights: Sequence[tvm.runtime.Tensor],
+        device: tvm.runtime.Device,
+    ) -> None:
+        self._device = device
+        self._main = relax.VirtualMachine(library, device)["main"]
         self._weights = tvm_ffi.convert([self._sent(value) for value in weights])
 
     def __call__(self, *arguments: Any) -> Any:

@@ -1,0 +1,38 @@
+"""The default schedule of an OpenCL kernel: the first rule that applies and fits the device.
+
+1. ``matmul``, ``gemv``, ``reduction``, ``general-reduction``  dlight's, of TVM
+2. ``fallback``  dlight's: every element a work item, whatever the kernel does
+
+A rule whose result takes more work items or local memory than the device has gives way to the
+next one, as one that does not apply.
+"""
+
+from __future__ import annotations
+
+from tvm import tirx
+from tvm.s_tir import dlight
+
+from burnish.targets.opencl.limits import fits
+from burnish.targets.opencl.names import renamed
+from burnish.targets.opencl.target import OpenclTarget
+from burnish.targets.rules import RULE, Rule, dlight_rule, laid_out
+
+RULES: dict[str, Rule[OpenclTarget]] = {
+    "matmul": dlight_rule(dlight.gpu.Matmul()),
+    "gemv": dlight_rule(dlight.gpu.GEMV()),
+    "reduction": dlight_rule(dlight.gpu.Reduction()),
+    "general-reduction": dlight_rule(dlight.gpu.GeneralReduction()),
+    "fallback": dlight_rule(dlight.gpu.Fallback()),
+}
+
+
+def schedule(func: tirx.PrimFunc, target: OpenclTarget) -> tirx.PrimFunc:
+    """``func`` laid out for the device: same parameters, same results.
+
+    Raises ``ValueError`` for a kernel that no rule lays out.
+    """
+    with target.tvm():
+        return laid_out(renamed(func), target, RULES, fits)
+
+
+__all__ = ["RULE", "RULES", "schedule"]

@@ -1,0 +1,89 @@
+"""Kernels laid out for OpenCL: which rule, and within which limits."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import tvm
+from hypothesis import given
+from hypothesis import strategies as st
+from tvm import te, tirx, topi
+
+from burnish.passes.lower_contractions import matmul
+from burnish.targets.choose import choose_target
+from burnish.targets.opencl.limits import fits
+from burnish.targets.opencl.names import renamed
+from burnish.targets.opencl.schedule import RULE, schedule
+from burnish.targets.opencl.target import PRESETS
+
+ANY = choose_target("opencl")
+
+
+def product(m: int, n: int, k: int, *, turned: bool = True) -> tirx.PrimFunc:
+    """``a [m, k] b [n, k]`` (or ``b [k, n]``) plus a bias."""
+    a = te.placeholder((m, k), "float32", name="a")
+    b = te.placeholder((n, k) if turned else (k, n), "float32", name="b")
+    bias = te.placeholder((n,), "float32", name="bias")
+    y = matmul(False, turned, "float32")(a, b)
+    out = te.compute(y.shape, lambda i, j: y[i, j] + bias[j], name="out")
+    return te.create_prim_func([a, b, bias, out]).with_attr("global_symbol", "product")
+
+
+def summed(rows: int, columns: int) -> tirx.PrimFunc:
+    x = te.placeholder((rows, columns), "float32", name="x")
+    return te.create_prim_func([x, topi.sum(x, -1)]).with_attr("global_symbol", "summed")
+
+
+def source(func: tirx.PrimFunc, target: object) -> str:
+    """OpenCL C of a kernel as laid out."""
+    mod = tvm.IRModule({"kernel": func})
+    with target.tvm():
+        built = tvm.tirx.build(mod, target=target.tvm(), pipeline="s_tir")
+    return built.imports[0].inspect_source()
+
+
+def test_rules_are_tried_in_order():
+    assert schedule(product(64, 64, 64), ANY).attrs[RULE] == "matmul"
+    assert schedule(product(1, 64, 64), ANY).attrs[RULE] == "gemv"
+    assert schedule(summed(5, 700), ANY).attrs[RULE] == "reduction"
+    x = te.placeholder((7, 3), "float32", name="x")
+    relu = te.create_prim_func([x, topi.nn.relu(x)])
+    assert schedule(relu, ANY).attrs[RULE] == "fallback"
+
+
+SIZES = st.integers(1, 70)
+
+
+@given(st.sampled_from(list(PRESETS.values())), SIZES, SIZES, SIZES, st.booleans())
+def test_any_shape_keeps_the_limits_of_any_device(target, m, n, k, turned):
+    assert fits(schedule(product(m, n, k, turned=turned), target), target)
+
+
+def test_a_rule_that_takes_too_much_of_the_device_gives_way():
+    little = dataclasses.replace(ANY, local_memory=3000)
+    assert schedule(product(64, 64, 64), ANY).attrs[RULE] == "matmul"
+    found = schedule(product(64, 64, 64), little)
+    assert found.attrs[RULE] != "matmul"
+    assert fits(found, little)
+    assert not fits(schedule(product(64, 64, 64), ANY), little)
+
+
+def test_too_many_work_items_do_not_fit():
+    found = schedule(summed(64, 4096), ANY)
+    assert fits(found, ANY)
+    assert not fits(found, dataclasses.replace(ANY, work_group=16))
+
+
+def test_a_name_that_c_has_not_is_changed():
+    a = te.placeholder((5, 7), "float32", name="2.weight")
+    func = te.create_prim_func([a, te.compute((5, 7), lambda i, j: a[i, j] + 1, name="out")])
+    text = source(schedule(func.with_attr("global_symbol", "kernel"), ANY), ANY)
+    assert "v_2_weight" in text
+    assert " 2_weight" not in text
+    assert renamed(product(2, 2, 2)).params[0].name == "a"
+
+
+def test_reductions_wait_at_barriers():
+    """A warp of one work item: no step of a sum goes without a barrier."""
+    text = source(schedule(summed(3, 1000), ANY).with_attr("global_symbol", "kernel"), ANY)
+    assert text.count("barrier(CLK_LOCAL_MEM_FENCE)") >= 7
