@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import tvm
 
 from burnish.targets import isa
+from burnish.targets.opencl import runtime
 from burnish.targets.target import CpuTarget, host_threads
 
 KIB = 1024
@@ -69,7 +70,19 @@ class OpenclTarget:
 
     def why_not_here(self) -> str:
         """Why this machine cannot run the model; empty where it can."""
-        return "this version of Burnish has no OpenCL runtime"
+        why = runtime.why_not()
+        if why:
+            return why
+        here = runtime.devices()[0]
+        lacks = []
+        if here.max_work_group < self.work_group:
+            lacks.append(f"work groups of {self.work_group}, not {here.max_work_group}")
+        if here.local_bytes < self.local_memory:
+            have = here.local_bytes // KIB
+            lacks.append(f"{self.local_memory // KIB} KiB of local memory, not {have}")
+        if not lacks:
+            return ""
+        return f"it needs {' and '.join(lacks)}, which the device here ({here.name}) has"
 
     def with_threads(self, threads: int | None) -> OpenclTarget:
         """The same device beside a host with this many threads; ``None`` keeps them."""
