@@ -53,14 +53,21 @@ def call_recurrence(
     ]
     shapes += [([padded], dtype, "rb")] * cell.after
     shapes += [([3, padded], dtype, "p")] * cell.peepholes
+    hidden = units
+    if cell.projected:
+        w = [int(n) for n in operands[len(shapes)].ty.shape]
+        if cell.kind != "LSTM" or w[2] != 1 or not w[1] <= padded or not units <= w[0] * w[3]:
+            raise ValueError(f"projections of shape {w} do not make {units} states of {cell}")
+        hidden = w[1]
+        shapes.append((w, dtype, "w"))
     states = 2 if cell.kind == "LSTM" else 1
-    shapes += [([batch, units], dtype, "h0"), ([batch, units], dtype, "c0")][:states]
+    shapes += [([batch, units], dtype, "h0"), ([batch, hidden], dtype, "c0")][:states]
     shapes += [([batch], "int32", "lengths")] * cell.lengths
     inputs = len(shapes)
     if len(operands) != inputs:
         raise ValueError(f"{cell} takes {inputs} operands, got {len(operands)}")
     shapes += [([steps, batch, units], dtype, "y"), ([batch, units], dtype, "h")]
-    shapes += [([batch, units], dtype, "c")] * (states - 1)
+    shapes += [([batch, hidden], dtype, "c")] * (states - 1)
     buffers = [tirx.decl_buffer(shape, kind, name) for shape, kind, name in shapes]
     attrs = {
         "op_pattern": _OPAQUE,
@@ -71,7 +78,7 @@ def call_recurrence(
     target = builder.add_func(kernel, cell.kind.lower())
     steps, batch = list(x.shape)[:2]
     outputs = [relax.TensorType([steps, batch, units], dtype)]
-    outputs += [relax.TensorType([batch, units], dtype)] * states
+    outputs += [relax.TensorType([batch, n], dtype) for n in (units, hidden)[:states]]
     return relax.call_tir(target, relax.Tuple(list(operands)), outputs)
 
 

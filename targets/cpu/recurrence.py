@@ -8,16 +8,18 @@ last state with the recurrent weights, and the cell. The function's attribute
 - ``r [N / NB, H, G, NB]``  recurrent weights in panels of ``NB`` units
 - ``rb [N]``             with ``after``: the recurrent bias of the candidate
 - ``p [3, N]``           with ``peepholes``: factors of the cell state for gates i, f, o
+- ``w [M / MB, H, 1, MB]``  with ``projected`` (LSTM): what makes states of ``P`` of ``H`` units
 - ``h0 [B, H]``, ``c0 [B, H]`` (LSTM)  first states
 - ``lengths [B] int32``  with ``lengths``: steps of each row; later results are zeros
 - ``y [T, B, H]``, ``h [B, H]``, ``c [B, H]`` (LSTM)  results
 
-``N`` is ``H`` rounded up to whole panels; ``T`` and ``B`` may be symbolic.
+``N`` is ``H`` rounded up to whole panels; ``T`` and ``B`` may be symbolic. With ``projected``,
+``P`` stands for ``H`` in ``r``, ``h0``, ``y`` and ``h``, and ``M`` is ``P`` in whole panels.
 
 1. A task is a panel of units and a block of rows, all gates of them: what it computes it also
    turns into states, so that a step of an LSTM is one parallel loop. A GRU that resets before
-   its product has two. Neighbouring tasks share a panel, and a thread keeps its panels; with an
-   open batch they share rows.
+   its product has two, and so has an LSTM that projects its states. Neighbouring tasks share a
+   panel, and a thread keeps its panels; with an open batch they share rows.
 2. Sums of all gates stay in registers; states of a step are read from one of two buffers and
    written to the other.
 3. Steps too small to pay for waking threads run on one.
@@ -25,6 +27,7 @@ last state with the recurrent weights, and the cell. The function's attribute
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -61,6 +64,7 @@ class Cell:
     peepholes: bool = False
     lengths: bool = False
     clip: float = 0.0
+    projected: bool = False
 
     def attributes(self) -> dict[str, Any]:
         """As the value of a function attribute."""
@@ -71,7 +75,8 @@ class Cell:
             "flags": [
                 int(flag)
                 for flag in (
-                    self.reverse, self.after, self.coupled, self.peepholes, self.lengths
+                    self.reverse, self.after, self.coupled, self.peepholes, self.lengths,
+                    self.projected,
                 )
             ],
             "clip": repr(self.clip),
@@ -84,9 +89,11 @@ class Cell:
         numbers = [float(str(n)) for n in info["numbers"]]
         names = [str(name) for name in info["names"]]
         parts = zip(names, numbers[::2], numbers[1::2], strict=True)
-        reverse, after, coupled, peepholes, lengths = (bool(int(n)) for n in info["flags"])
+        reverse, after, coupled, peepholes, lengths, projected = (
+            bool(int(n)) for n in info["flags"]
+        )
         kind, clip = str(info["kind"]), float(str(info["clip"]))
-        return cls(kind, tuple(parts), reverse, after, coupled, peepholes, lengths, clip)
+        return cls(kind, tuple(parts), reverse, after, coupled, peepholes, lengths, clip, projected)
 
 
 def emit(func: tirx.PrimFunc, target: CpuTarget) -> tirx.PrimFunc | None:
@@ -117,31 +124,49 @@ class _Recurrence:
         self.x, self.r = next(left), next(left)
         self.rb = next(left) if cell.after else None
         self.p = next(left) if cell.peepholes else None
+        self.w = next(left) if cell.projected else None
         self.first = [next(left)]
         if cell.kind == "LSTM":
             self.first.append(next(left))
         self.lengths = next(left) if cell.lengths else None
         self.y, *self.last = left
         self.dtype = str(self.x.dtype)
+        self.registers = registers
         self.steps, self.batch = (_extent(n) for n in list(self.x.shape)[:2])
-        self.panels, self.units, self.gates, self.width = (int(n) for n in self.r.shape)
-        self.padded = self.panels * self.width
-        vectors = max(1, self.gates * self.width // lanes)
-        known = loops.as_int(self.batch)
-        most = max(1, min(6, (registers - 2 - min(vectors, 8)) // vectors))
-        self.rows = most if known is None else max(1, min(most, known))
-        self.states = loops.workspace([2, self.batch, self.padded], self.dtype, "states")
+        self._take(self.r)
+        self.units = int(self.y.shape[2])
+        self.hidden = self.units if self.w is None else int(self.w.shape[1])
+        wide = self.padded if self.w is None else int(self.w.shape[0]) * int(self.w.shape[3])
+        self.states = loops.workspace([2, self.batch, wide], self.dtype, "states")
         self.cells = loops.workspace([self.batch, self.padded], self.dtype, "cells")
-        self.resets = loops.workspace([self.batch, self.padded], self.dtype, "resets")
+        self.between = loops.workspace([self.batch, self.padded], self.dtype, "between")
         self.updates = loops.workspace([self.batch, self.padded], self.dtype, "updates")
         self.acts = [_activation(*act) for act in cell.activations]
+
+    def _take(self, weights: Var) -> None:
+        """What is multiplied: sums over ``depth`` of panels of ``width`` columns."""
+        self.r = weights
+        self.panels, self.depth, self.gates, self.width = (int(n) for n in weights.shape)
+        self.padded = self.panels * self.width
+        vectors = max(1, self.gates * self.width // self.lanes)
+        known = loops.as_int(self.batch)
+        most = max(1, min(6, (self.registers - 2 - min(vectors, 8)) // vectors))
+        self.rows = most if known is None else max(1, min(most, known))
+
+    def _projection(self, weights: Var) -> _Recurrence:
+        """The second product of a step, over units instead of states."""
+        part = copy.copy(self)
+        part._take(weights)
+        return part
 
     def body(self) -> Stmt:
         kept = [self.states]
         if self.cell.kind == "LSTM":
             kept.append(self.cells)
         if self._two_phases():
-            kept += [self.resets, self.updates]
+            kept += [self.between, self.updates]
+        elif self.w is not None:
+            kept.append(self.between)
         return loops.seq(
             *[loops.allocate(buffer) for buffer in kept],
             self._start(),
@@ -158,49 +183,63 @@ class _Recurrence:
     def _two_phases(self) -> bool:
         return self.cell.kind == "GRU" and not self.cell.after
 
-    def _each_state(self, body: Callable[[Expr, Expr], Stmt]) -> Stmt:
+    def _each(self, units: int, body: Callable[[Expr, Expr], Stmt]) -> Stmt:
         return loops.serial(
-            self.batch, lambda b: loops.serial(self.units, lambda j: body(b, j), "j"), "b"
+            self.batch, lambda b: loops.serial(units, lambda j: body(b, j), "j"), "b"
         )
 
     def _start(self) -> Stmt:
-        def one(b: Expr, j: Expr) -> Stmt:
-            parts = [loops.store(self.states, self.first[0][b, j], [_ZERO, b, j])]
-            if self.cell.kind == "LSTM":
-                parts.append(loops.store(self.cells, self.first[1][b, j], [b, j]))
-            return loops.seq(*parts)
-
-        def padding(b: Expr) -> Stmt:
-            # What stands behind the last unit is computed with, though never used.
-            return loops.serial(
-                self.padded - self.units,
-                lambda j: loops.store(self.cells, tirx.const(0, self.dtype), [b, j + self.units]),
-                "j",
+        zero = tirx.const(0, self.dtype)
+        h0 = self.first[0]
+        parts = [
+            self._each(self.units, lambda b, j: loops.store(self.states, h0[b, j], [_ZERO, b, j]))
+        ]
+        if self.cell.kind == "LSTM":
+            c0, more = self.first[1], self.padded - self.hidden
+            parts.append(
+                self._each(self.hidden, lambda b, j: loops.store(self.cells, c0[b, j], [b, j]))
             )
-
-        parts = [self._each_state(one)]
-        if self.cell.kind == "LSTM" and self.padded > self.units:
-            parts.append(loops.serial(self.batch, padding, "b"))
+            # What stands behind the last unit is computed with, though never used.
+            behind = self._each(
+                more, lambda b, j: loops.store(self.cells, zero, [b, j + self.hidden])
+            )
+            parts += [behind] * (more > 0)
         return loops.seq(*parts)
 
     def _finish(self) -> Stmt:
-        def one(b: Expr, j: Expr) -> Stmt:
-            now = tirx.floormod(self.steps, loops.const(2))
-            parts = [loops.store(self.last[0], self.states[now, b, j], [b, j])]
-            if self.cell.kind == "LSTM":
-                parts.append(loops.store(self.last[1], self.cells[b, j], [b, j]))
-            return loops.seq(*parts)
+        now = tirx.floormod(self.steps, loops.const(2))
 
-        return self._each_state(one)
+        def state(b: Expr, j: Expr) -> Stmt:
+            return loops.store(self.last[0], self.states[now, b, j], [b, j])
+
+        def memory(b: Expr, j: Expr) -> Stmt:
+            return loops.store(self.last[1], self.cells[b, j], [b, j])
+
+        parts = [self._each(self.units, state)]
+        if self.cell.kind == "LSTM":
+            parts.append(self._each(self.hidden, memory))
+        return loops.seq(*parts)
 
     def _step(self, s: Expr, now: Expr) -> Stmt:
         if not self._two_phases():
             gates = range(self.gates)
-            return self._tasks(
+            first = self._tasks(
                 lambda panel, b, rows: self._tile(
                     s, now, panel, b, rows, gates, lambda b, k: self.states[now, b, k], self._last
                 )
             )
+            if self.w is None:
+                return first
+            part = self._projection(self.w)
+            return loops.seq(
+                first,
+                part._tasks(
+                    lambda panel, b, rows: part._tile(
+                        s, now, panel, b, rows, range(1),
+                        lambda b, k: self.between[b, k], part._projected,
+                    )
+                ),
+            )  # fmt: skip
         return loops.seq(
             self._tasks(
                 lambda panel, b, rows: self._tile(
@@ -211,7 +250,7 @@ class _Recurrence:
             self._tasks(
                 lambda panel, b, rows: self._tile(
                     s, now, panel, b, rows, range(2, 3),
-                    lambda b, k: self.resets[b, k], self._candidate,
+                    lambda b, k: self.between[b, k], self._candidate,
                 )
             ),
         )  # fmt: skip
@@ -255,7 +294,7 @@ class _Recurrence:
         """Rule 3. ``count`` times ``rows`` rows of one panel; open counts are 1 or more."""
         if not self.fast:
             return loops.serial(count, body, "p")
-        each = self.units * self.gates * self.width * rows
+        each = self.depth * self.gates * self.width * rows
         known = loops.as_int(count)
         if known is not None:
             make = loops.serial if known * each < PARALLEL_WORK else loops.parallel
@@ -306,6 +345,8 @@ class _Recurrence:
         def begin(i: Any, g: Any, v: Any) -> Stmt:
             row = b + i
             value = self.x[self._time(s, row), row, g + start, column + v]
+            if self.r is self.w:
+                value = tirx.const(0, self.dtype)
             return loops.store(sums, value, [i, g, v])
 
         def begins() -> Stmt:
@@ -340,7 +381,7 @@ class _Recurrence:
                 t=self._time(s, at),
             )
 
-        parts = [loops.allocate(sums), begins(), loops.serial(self.units, term, "k")]
+        parts = [loops.allocate(sums), begins(), loops.serial(self.depth, term, "k")]
         if rows == 1:
             return loops.seq(*parts, row(_ZERO, sums))
         # A loop over rows cannot index registers, and the cell's code for each row is long.
@@ -356,6 +397,8 @@ class _Recurrence:
         """``body`` for rows with steps left; the others keep their states and give zeros."""
         if self.lengths is None:
             return body
+        if self.w is not None and self.r is not self.w:
+            return loops.branch(s < self._length(b), body, None)
         column = panel * self.width
 
         def kept(v: Any) -> Stmt:
@@ -404,7 +447,21 @@ class _Recurrence:
         """Gates' sums to new states."""
         column = panel * self.width
         make = {"LSTM": self._lstm, "GRU": self._gru_after, "RNN": self._rnn}[self.cell.kind]
-        return loops.seq(make(sums, i, now, t, b, panel, column), self._publish(now, t, b, panel))
+        states = make(sums, i, now, t, b, panel, column)
+        if self.w is not None:
+            return states
+        return loops.seq(states, self._publish(now, t, b, panel))
+
+    def _projected(
+        self, sums: Var, i: Expr, s: Expr, now: Expr, t: Expr, b: Expr, panel: Expr
+    ) -> Stmt:
+        column = panel * self.width
+        return loops.seq(
+            self._vectors(
+                lambda v: loops.store(self.states, sums[i, 0, v], [1 - now, b, column + v])
+            ),
+            self._publish(now, t, b, panel),
+        )
 
     def _rnn(self, sums: Var, i: Expr, now: Expr, t: Expr, b: Expr, _p: Expr, at: Expr) -> Stmt:
         return self._vectors(
@@ -445,7 +502,7 @@ class _Recurrence:
             ),
             self._vectors(
                 lambda v: loops.store(
-                    self.resets,
+                    self.between,
                     self._gate(sigmoid, sums[i, 1, v]) * self.states[now, b, at + v],
                     [b, at + v],
                 )
@@ -477,6 +534,11 @@ class _Recurrence:
                 return value
             return value + self.p[which, at + v] * self.cells[b, at + v]
 
+        def made(v: Any, value: Expr) -> Stmt:
+            if self.w is not None:
+                return loops.store(self.between, value, [b, at + v])
+            return loops.store(self.states, value, [1 - now, b, at + v])
+
         def forget(v: Any) -> Expr:
             if self.cell.coupled:
                 return one - sums[i, 0, v]
@@ -494,13 +556,7 @@ class _Recurrence:
                 )
             ),
             put(1, lambda v: self._gate(gate, peek(sums[i, 1, v], 2, v))),
-            self._vectors(
-                lambda v: loops.store(
-                    self.states,
-                    sums[i, 1, v] * last(self.cells[b, at + v]),
-                    [1 - now, b, at + v],
-                )
-            ),
+            self._vectors(lambda v: made(v, sums[i, 1, v] * last(self.cells[b, at + v]))),
         )
 
 

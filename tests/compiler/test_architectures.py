@@ -1,4 +1,4 @@
-"""Models of ``transformers`` and torch's recurrent layers, against eager: sizes fixed, sizes open.
+"""Models of ``transformers`` against eager: sizes fixed, sizes open.
 
 Each model is read, optimized, built and run. With open sizes it runs at three that were not seen
 when it was exported. Parity is max|y - eager| / max|eager| over each output.
@@ -72,32 +72,8 @@ def refuses(model: nn.Module, inputs: Any, dynamic: Any, name: str) -> None:
     assert ("torch.export refused" in str(caught.value)) == (REFUSED[name]["by"] == "torch.export")
 
 
-@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
-@pytest.mark.parametrize(
-    "more",
-    [
-        {},
-        pytest.param({"bidirectional": True, "num_layers": 2}, marks=pytest.mark.heavy),
-        pytest.param({"proj_size": 3}, marks=pytest.mark.heavy),
-    ],
-)
-def test_recurrent_layers(kind: type[nn.Module], more: dict[str, Any]) -> None:
-    if kind is nn.GRU and "proj_size" in more:
-        more = {"bias": False}
-    torch.manual_seed(0)
-    model = kind(5, 7, batch_first=True, **more).eval()
-    x = torch.randn(2, 6, 5)
-    assert parity(compiled(model, (x,))(x), outputs(model, {"input": x})).rel <= 1e-5
-    ready = compiled(model, (x,), {"input": {0: "batch"}})
-    for batch in (1, 3, 8):
-        x = torch.randn(batch, 6, 5)
-        assert parity(ready(x), outputs(model, {"input": x})).rel <= 1e-5
-    both = {"input": {0: "batch", 1: "time"}}
-    refuses(model, (torch.randn(2, 6, 5),), both, kind.__name__.lower())
-
-
 def test_at_least_forty_types_and_twenty_open() -> None:
     types = {case.model_type for case in ARCHITECTURES}
     assert len(types) == len(ARCHITECTURES) >= 40
     assert len(types - set(REFUSED)) >= 20
-    assert set(REFUSED) <= types | {"lstm", "gru"}
+    assert set(REFUSED) <= types

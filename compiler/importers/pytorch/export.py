@@ -17,6 +17,11 @@ from torch.export import ExportedProgram, default_decompositions
 from burnish.compiler.errors import ImportModelError
 from burnish.compiler.importers.pytorch.custom import kept_whole
 from burnish.compiler.importers.pytorch.dynamic import OpenSizes, arranged, register_dataclasses
+from burnish.compiler.importers.pytorch.recurrences import (
+    SEQUENCES,
+    kept_by_shape,
+    no_packed_sequences,
+)
 from burnish.compiler.importers.unsupported import SHOWN
 
 _aten = torch.ops.aten
@@ -60,9 +65,11 @@ def export(
     sizes = OpenSizes(values, dynamic)
     values = sizes.examples(values)
     given = _Call(model, len(args), list(kwargs), values)
-    with _eval_mode(model), _outputs_known(model):
+    with _eval_mode(model), _outputs_known(model), kept_by_shape(), no_packed_sequences(model):
         try:
             program = _trace(given, sizes if sizes.dims or sizes.specs else None)
+        except ImportModelError:
+            raise
         except Exception as error:
             hint = " (dynamic=...)" if dynamic else ""
             raise ImportModelError(
@@ -89,9 +96,9 @@ class _Call:
 def decompose(program: ExportedProgram) -> ExportedProgram:
     """Core operators, but for those kept whole."""
     table = default_decompositions()
-    for op in (*KEPT_WHOLE, *kept_whole()):
+    for op in (*KEPT_WHOLE, *SEQUENCES, *kept_whole()):
         table.pop(op, None)
-    with warnings.catch_warnings():
+    with kept_by_shape(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         return program.run_decompositions(table)
 
@@ -158,7 +165,10 @@ def _trace(call: _Call, sizes: OpenSizes | None) -> ExportedProgram:
         shapes = None
         if sizes is not None:
             shapes = arranged(call.model, *call.split(sizes.shapes(call.values, free)))
-        return torch.export.export(call.model, args, kwargs, dynamic_shapes=shapes)
+        with warnings.catch_warnings():
+            # Recurrent layers list their weights anew in every call.
+            warnings.filterwarnings("ignore", r"The tensor attributes .*_flat_weights")
+            return torch.export.export(call.model, args, kwargs, dynamic_shapes=shapes)
 
     try:
         return exported(frozenset())

@@ -13,6 +13,7 @@ from torch.utils.flop_counter import flop_registry
 
 from burnish.compiler.importers.pytorch.export import decompose
 from burnish.compiler.importers.pytorch.places import where
+from burnish.compiler.importers.pytorch.recurrences import SEQUENCES
 from burnish.compiler.importers.survey import Work
 
 FREE = {
@@ -53,6 +54,10 @@ def _flops(node: fx.Node) -> int | None:
     if name == "scaled_dot_product_attention":
         query, key = given[:2]
         return 2 * key.shape[-2] * (query.numel() + math.prod(out))
+    if node.target in SEQUENCES:
+        shapes = map(_sizes, node.args[2])  # type: ignore[arg-type]
+        weights = [shape for shape in shapes if shape is not None and len(shape) == 2]
+        return 2 * math.prod(out[:2]) * sum(map(math.prod, weights))
     packet = getattr(node.target, "overloadpacket", None)
     if packet in flop_registry:
         made = torch.empty(out, device="meta")

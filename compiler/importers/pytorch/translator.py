@@ -23,10 +23,13 @@ from tvm.relax.frontend.torch.exported_program_translator import ExportedProgram
 from burnish.compiler.errors import ImportModelError
 from burnish.compiler.importers.pytorch.converters import CONVERTERS, Converter
 from burnish.compiler.importers.pytorch.custom import convert, registered
+from burnish.compiler.importers.pytorch.derived import Derived
 from burnish.compiler.importers.pytorch.places import unsupported
+from burnish.compiler.importers.pytorch.recurrences import SEQUENCES
 from burnish.compiler.importers.pytorch.symbols import SymbolTable
 from burnish.compiler.importers.tensors import to_tvm, torch_dtype
 from burnish.compiler.importers.unsupported import NO_CONVERTER, listed
+from burnish.passes.params import with_main
 
 
 class Translator(ExportedProgramImporter):
@@ -39,6 +42,7 @@ class Translator(ExportedProgramImporter):
         self.masks: dict[Any, tuple[relax.Expr, relax.Expr | None]] = {}
         self.lengths: list[tuple[Any, Any]] = []
         self.weights: dict[str, torch.Tensor] = {}
+        self.derived = Derived(self, SEQUENCES)
         self.refused: dict[tuple[str, str], list[fx.Node]] = {}
         self.first_error: Exception | None = None
         for name, converter in CONVERTERS.items():
@@ -96,7 +100,14 @@ class Translator(ExportedProgramImporter):
                 if flat:
                     result = self.block_builder.emit_output(result)
             self.block_builder.emit_func_output(result)
-        return self.block_builder.get()
+        mod = self.block_builder.get()
+        if not self.derived.made:
+            return mod
+        main = mod["main"]
+        params = [*tensors, *self.derived.parameters(list(shared))]
+        return with_main(
+            mod, relax.Function(params, main.body, main.ret_ty, main.is_pure, main.attrs)
+        )
 
     def _inputs(self) -> dict[str, Any]:
         """Placeholder -> variable, or the constant that the argument was exported with."""

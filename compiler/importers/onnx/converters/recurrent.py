@@ -10,7 +10,7 @@ from tvm import relax, tirx
 
 from burnish.compiler.importers.onnx.node import Node
 from burnish.compiler.importers.onnx.registry import Refused, Result, converts
-from burnish.passes.recurrence import call_recurrence, panel_width
+from burnish.compiler.importers.recurrent import Direction, Layer, Operand, expression
 from burnish.targets.cpu.recurrence import ACTIVATIONS, GATES, Cell
 
 op = relax.op
@@ -30,9 +30,8 @@ _TAKES_ALPHA = {
 }
 _TAKES_BETA = {"Affine": None, "HardSigmoid": 0.5, "ScaledTanh": None}
 _DIRECTIONS = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}
+_POSITIONS = {"w": 1, "r": 2, "bias": 3, "after": 3, "peepholes": 7}
 _NAMES = {name.lower(): name for name in ACTIVATIONS}
-
-Operand = Any  # a NumPy array where it is known at import, else a Relax expression
 
 
 @converts("LSTM")
@@ -62,7 +61,7 @@ def recurrent(node: Node) -> Result:
     x = _cast(node, node.inputs[0], dtype, wide)
     if layout:
         x = node.emit(op.permute_dims(x, [1, 0, 2]))
-    layer = _Layer(node, kind, x, wide, layout, len(ways))
+    layer = _Node(node, kind, x, wide, layout, len(ways))
     given = _activations(kind, attrs, len(ways))
     parts = []
     for index, reverse in enumerate(ways):
@@ -86,15 +85,15 @@ def recurrent(node: Node) -> Result:
     )
 
 
-class _Layer:
+class _Node:
     """One node: what its directions share."""
 
     def __init__(
         self, node: Node, kind: str, x: relax.Var, dtype: str, layout: int, ways: int
     ) -> None:
-        self.node, self.kind, self.x, self.dtype, self.layout = node, kind, x, dtype, layout
+        self.node, self.kind, self.dtype, self.layout = node, kind, dtype, layout
         self.gates = GATES[kind]
-        self.steps, self.batch, features = list(x.ty.shape)
+        steps, _, features = list(x.ty.shape)
         recurrent = node.shape(2)
         assert recurrent is not None
         found = [recurrent[0], recurrent[2]]
@@ -109,50 +108,32 @@ class _Layer:
         declared = node.attrs.get("hidden_size", self.units)
         if declared != self.units:
             raise ValueError(f"hidden_size={declared} and weights of {self.units} units")
-        batch = int(self.batch) if _fixed(self.batch) else None
-        self.width = panel_width(kind, self.units, batch)
-        self.panels = -(-self.units // self.width)
-        self.padded = self.panels * self.width
-        self.lengths = self._lengths()
+        self.lengths = self._lengths(steps)
+        self.layer = Layer(node.bb, kind, x, self.units, self.lengths)
 
-    def _lengths(self) -> relax.Expr | None:
+    def _lengths(self, steps: Any) -> relax.Expr | None:
         lengths = self.node.input(4)
         if lengths is None:
             return None
         known = self.node.value(4)
-        if known is not None and _fixed(self.steps) and (known == int(self.steps)).all():
+        if known is not None and _fixed(steps) and (known == int(steps)).all():
             return None
         return _cast(self.node, lengths, self.node.dtype(4), "int32")
 
-    def direction(self, cell: Cell, index: int) -> list[relax.Expr]:
+    def direction(self, cell: Cell, index: int) -> list[relax.Var]:
         """``[y, h]`` or ``[y, h, c]`` of one direction."""
-        emit, node = self.node.emit, self.node
-        name = ("forward", "reverse")[cell.reverse]
-        w = self._gates(self._piece(1, index), self.units)
-        r = self._gates(self._piece(2, index), self.units)
-        weight = self._stored(self._shaped(w, [self.gates * self.padded, -1]), 1, name)
-        x = emit(op.matmul(self.x, emit(op.permute_dims(weight))))
-        bias, apart = self._bias(cell, index)
-        if bias is not None:
-            x = emit(op.add(x, self._stored(bias, 3, name)))
-        x = emit(op.reshape(x, relax.ShapeExpr(
-            [self.steps, self.batch, self.gates, self.padded])))  # fmt: skip
-        panels = self._turned(
-            self._shaped(r, [self.gates, self.panels, self.width, self.units]), [1, 3, 0, 2]
+        layer = self.layer
+        bias = self.node.input(3)
+        states = (5, 6) if self.kind == "LSTM" else (5,)
+        part = Direction(
+            w=self._piece(1, index),
+            r=self._piece(2, index),
+            bias=None if bias is None else layer.shaped(self._piece(3, index), [2, -1]),
+            first=[self._state(position, index) for position in states],
+            peepholes=self._peepholes(index) if cell.peepholes else None,
         )
-        operands = [x, self._stored(panels, 2, name)]
-        if cell.after:
-            operands.append(self._stored(apart, 3, f"{name}.after"))
-        if cell.peepholes:
-            operands.append(self._stored(self._peepholes(index), 7, name))
-        operands.append(self._state(5, index))
-        if self.kind == "LSTM":
-            operands.append(self._state(6, index))
-        if self.lengths is not None:
-            operands.append(self.lengths)
-        made = emit(call_recurrence(node.bb, cell, operands))
-        count = 3 if self.kind == "LSTM" else 2
-        return [emit(relax.TupleGetItem(made, i)) for i in range(count)]
+        name = ("forward", "reverse")[cell.reverse]
+        return layer.run(cell, part, lambda value, role: self._stored(value, role, name))
 
     def stacked(self, parts: Sequence[relax.Expr], axis: int) -> relax.Expr:
         """Directions side by side; with layout 1 the batch goes to the front."""
@@ -165,44 +146,21 @@ class _Layer:
             value = emit(op.permute_dims(value, [2, 0, 1, 3] if axis else [1, 0, 2]))
         return value
 
-    def _bias(self, cell: Cell, index: int) -> tuple[Operand | None, Operand | None]:
-        """Of all gates together ``[G * N]``, and of a GRU's candidate that is reset after it."""
-        if self.node.input(3) is None:
-            return None, np.zeros(self.padded, self.dtype) if cell.after else None
-        both = self._shaped(self._piece(3, index), [2, self.gates, self.units])
-        if not isinstance(both, np.ndarray):
-            both = self.node.emit(both)
-        first, second = (self._row(both, i) for i in range(2))
-        apart = None
-        if cell.after:
-            apart = self._padded(self._row(second, self.gates - 1), 0)
-            keep = np.ones((self.gates, 1), self.dtype)
-            keep[-1] = 0
-            second = self._binary(second, keep, np.multiply, op.multiply)
-        total = self._padded(self._binary(first, second, np.add, op.add), 1)
-        return self._shaped(total, [self.gates * self.padded]), apart
-
     def _peepholes(self, index: int) -> Operand:
         """ONNX's order is i, o, f; the kernel's is i, f, o."""
-        rows = self._shaped(self._piece(7, index), [3, self.units])
-        turned = [self._shaped(self._row(rows, i), [1, self.units]) for i in (0, 2, 1)]
-        if all(isinstance(row, np.ndarray) for row in turned):
-            return self._padded(np.concatenate(turned), 1)
-        return self._padded(self.node.emit(op.concat(turned, 0)), 1)
+        rows = self.layer.shaped(self._piece(7, index), [3, self.units])
+        return self.layer.picked(rows, (0, 2, 1))
 
     def _state(self, position: int, index: int) -> relax.Expr:
         if self.node.input(position) is None:
-            shape = relax.ShapeExpr([self.batch, self.units])
-            return self.node.emit(op.zeros(shape, self.dtype))
-        value = self._expr(self._known(position))
+            return self.layer.zeros()
+        value = expression(self._known(position))
         if self.layout:
             value = self.node.emit(op.permute_dims(value, [1, 0, 2]))
         rows = self.node.emit(
             op.strided_slice(value, [0], [index], [index + 1], assume_inbound=True)
         )
-        return self.node.emit(op.reshape(rows, relax.ShapeExpr([self.batch, self.units])))
-
-    # What follows computes on arrays at import, on expressions at run time.
+        return self.node.emit(op.reshape(rows, relax.ShapeExpr([self.layer.batch, self.units])))
 
     def _known(self, position: int) -> Operand:
         """An input: its array if it is a weight or a constant."""
@@ -213,55 +171,17 @@ class _Layer:
 
     def _piece(self, position: int, index: int) -> Operand:
         """One direction of an input."""
-        return self._row(self._known(position), index)
+        return self.layer.row(self._known(position), index)
 
-    def _row(self, value: Operand, index: int) -> Operand:
-        if isinstance(value, np.ndarray):
-            return value[index]
-        emit = self.node.emit
-        part = emit(op.strided_slice(value, [0], [index], [index + 1], assume_inbound=True))
-        return emit(op.squeeze(part, [0]))
-
-    def _gates(self, value: Operand, units: int) -> Operand:
-        """``[G * H, K] -> [G, N, K]``."""
-        return self._padded(self._shaped(value, [self.gates, units, -1]), 1)
-
-    def _padded(self, value: Operand, axis: int) -> Operand:
-        more = self.padded - self.units
-        if not more:
-            return value
-        if isinstance(value, np.ndarray):
-            return np.pad(value, [(0, more if a == axis else 0) for a in range(value.ndim)])
-        rank = int(value.ty.ndim)
-        widths = [n for a in range(rank) for n in (0, more if a == axis else 0)]
-        return self.node.emit(op.nn.pad(value, widths))
-
-    def _shaped(self, value: Operand, shape: Sequence[int]) -> Operand:
-        if isinstance(value, np.ndarray):
-            return value.reshape(shape)
-        return self.node.emit(op.reshape(value, list(shape)))
-
-    def _turned(self, value: Operand, axes: list[int]) -> Operand:
-        if isinstance(value, np.ndarray):
-            return np.ascontiguousarray(value.transpose(axes))
-        return self.node.emit(op.permute_dims(value, axes))
-
-    def _binary(self, a: Operand, b: Operand, known: Any, make: Any) -> Operand:
-        if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
-            return known(a, b)
-        return self.node.emit(make(self._expr(a), self._expr(b)))
-
-    def _expr(self, value: Operand) -> relax.Expr:
-        if not isinstance(value, np.ndarray):
-            return value
-        return relax.const(value, str(value.dtype))
-
-    def _stored(self, value: Operand, position: int, suffix: str) -> relax.Expr:
+    def _stored(self, value: Operand, role: str, suffix: str) -> relax.Expr:
         """An array as a weight, named after the input it comes from."""
         if not isinstance(value, np.ndarray):
             return value
+        position = _POSITIONS[role]
         source = self.node.inputs[position] if self.node.input(position) is not None else None
         name = getattr(source, "name", "") or f"{self.node.name}.{position}"
+        if role == "after":
+            suffix += ".after"
         return self.node.graph.new_weight(f"{name}.{suffix}", np.ascontiguousarray(value))
 
 

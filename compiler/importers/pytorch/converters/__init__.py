@@ -7,8 +7,16 @@ from burnish.compiler.importers.pytorch.converters.experts import EXPERTS
 from burnish.compiler.importers.pytorch.converters.indexing import INDEXING
 from burnish.compiler.importers.pytorch.converters.kinds import Converter
 from burnish.compiler.importers.pytorch.converters.layers import LAYERS
+from burnish.compiler.importers.pytorch.converters.recurrent import RECURRENT
 from burnish.compiler.importers.pytorch.converters.tensors import TENSORS
 
-CONVERTERS: dict[str, Converter] = {**CREATION, **EXPERTS, **INDEXING, **LAYERS, **TENSORS}
+CONVERTERS: dict[str, Converter] = {
+    **CREATION,
+    **EXPERTS,
+    **INDEXING,
+    **LAYERS,
+    **RECURRENT,
+    **TENSORS,
+}
 
 __all__ = ["CONVERTERS", "Converter"]
