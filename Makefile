@@ -19,7 +19,9 @@ VENV_TF ?= .venv-tf
 # Of NVIDIA's packages, those of the extra "cuda".
 CUDA_COMPILER := ^nvidia-(cuda-(cccl|crt|nvrtc|runtime)|nvfatbin)==
 FOLDERS := compiler models passes targets
-PYTEST := $(BIN)/python -m pytest
+# Tests run in so many processes at once; a test and its neighbours in a file mostly share one.
+JOBS ?= 2
+PYTEST := python -m pytest -n $(JOBS) --dist worksteal
 
 .PHONY: help
 help: ## this list
@@ -66,11 +68,11 @@ imports: $(READY) links ## import-linter: one direction between the folders
 
 .PHONY: test
 test: lint types imports ## lint, types, import rules and the default tests
-	$(PYTEST)
+	$(BIN)/$(PYTEST)
 
 .PHONY: test-all
 test-all: $(READY) ## the heavy tests, and the property tests with 500 examples each
-	BURNISH_FULL=1 $(PYTEST) -m "heavy or property"
+	BURNISH_FULL=1 $(BIN)/$(PYTEST) -m "heavy or property"
 
 # TensorFlow in an environment of its own: most who use Burnish have none.
 $(VENV_TF)/.ready: pyproject.toml constraints.txt
@@ -82,7 +84,7 @@ $(VENV_TF)/.ready: pyproject.toml constraints.txt
 
 .PHONY: test-tensorflow
 test-tensorflow: $(VENV_TF)/.ready ## TensorFlow, Keras and TFLite models, in an environment with TensorFlow
-	$(VENV_TF)/bin/python -m pytest -m tensorflow tests/compiler/tensorflow
+	$(VENV_TF)/bin/$(PYTEST) -m tensorflow tests/compiler/tensorflow
 
 .PHONY: demo
 demo: $(READY) ## the main job on three real models; writes demo-report/report.html
