@@ -51,7 +51,7 @@ cuda-compiler: $(READY) ## NVIDIA's compiler libraries (100 MB): what building f
 links:
 	@mkdir -p build/ns/burnish
 	@for folder in $(FOLDERS); do ln -sfn ../../../$$folder build/ns/burnish/$$folder; done
-	@for entry in __init__.py cli py.typed; do ln -sfn ../../../burnish/$$entry build/ns/burnish/$$entry; done
+	@for entry in $(filter-out burnish/__pycache__,$(wildcard burnish/*)); do ln -sfn ../../../$$entry build/ns/$$entry; done
 
 .PHONY: lint
 lint: $(READY) ## ruff: lint and format

@@ -57,25 +57,11 @@ def build_library(
     ``main`` of the library takes the run-time inputs and one array of all weights. ``best``
     holds schedules to use instead of the default ones, by ``tune.tasks.task_key``.
     """
-    chosen = best or {}
-
-    def scheduled(func: tirx.PrimFunc) -> tirx.PrimFunc:
-        found = chosen.get(task_key(func)) if chosen else None
-        if found is None:
-            return _default(func, target)
-        if RULE not in found.attrs:
-            found = found.with_attr(RULE, "tuned")
-        symbol = func.attrs.get("global_symbol", None)
-        return found if symbol is None else found.with_attr("global_symbol", symbol)
-
     names = list(get_params(mod))
     compiler = linker(target.host)
     details: dict[str, Any] = {}
     with wrap_errors(BuildError), target.tvm():
-        bundled = without_params(T.BundleModelParams()(mod))
-        finish = tvm.transform.Sequential(list(pipeline.build_passes(scheduled)))
-        with tvm.transform.PassContext(opt_level=opt_level):
-            ready = finish(bundled)
+        ready = scheduled(mod, target, opt_level=opt_level, best=best)
         if isinstance(target, CpuTarget):
             path = _cpu_library(ready, target, folder, compiler, opt_level)
         elif isinstance(target, OpenclTarget):
@@ -85,6 +71,32 @@ def build_library(
             path, details = library.path, library.details()
         kernels = kernel_records(mod, ready)
     return Built(path, names, kernels, details)
+
+
+def scheduled(
+    mod: tvm.IRModule,
+    target: Target,
+    *,
+    opt_level: int = 3,
+    best: Mapping[int, tirx.PrimFunc] | None = None,
+) -> tvm.IRModule:
+    """A fused module with its kernels scheduled, ready for code generation."""
+    chosen = best or {}
+
+    def schedule_one(func: tirx.PrimFunc) -> tirx.PrimFunc:
+        found = chosen.get(task_key(func)) if chosen else None
+        if found is None:
+            return _default(func, target)
+        if RULE not in found.attrs:
+            found = found.with_attr(RULE, "tuned")
+        symbol = func.attrs.get("global_symbol", None)
+        return found if symbol is None else found.with_attr("global_symbol", symbol)
+
+    with target.tvm():
+        bundled = without_params(T.BundleModelParams()(mod))
+        finish = tvm.transform.Sequential(list(pipeline.build_passes(schedule_one)))
+        with tvm.transform.PassContext(opt_level=opt_level):
+            return finish(bundled)
 
 
 def _default(func: tirx.PrimFunc, target: Target) -> tirx.PrimFunc:

@@ -54,7 +54,7 @@ def compile(
     what to do instead.
     """
     settings = _settings(config, fields)
-    cpu = _target(target, settings)
+    cpu = target_for(target, settings)
     settings.check_registered()
     return compile_in_stages(
         model, example_inputs, cpu, settings, dynamic, params=params, cache=cache
@@ -73,7 +73,7 @@ def compile_in_stages(
     during: Callable[[str], AbstractContextManager[None]] = lambda stage: nullcontext(),
 ) -> Compiled:
     """:func:`compile`, each stage but tuning inside the context ``during(its name)``."""
-    cpu = _target(target, config)
+    cpu = target_for(target, config)
     start = time.perf_counter()
     with during("reading"):
         loaded = load_model(model, example_inputs, dynamic=dynamic, params=params)
@@ -160,7 +160,7 @@ def optimize(
     one that harmed is undone.
     """
     settings = _settings(config, fields)
-    cpu = _target(target, settings)
+    cpu = target_for(target, settings)
     start = time.perf_counter()
     with Gate(imported, cpu, settings) as gate:
         graph, mod, rows = run_passes(imported, cpu, settings, gate)
@@ -234,7 +234,11 @@ def _settings(config: CompileConfig | None, fields: Mapping[str, Any]) -> Compil
     return base.overridden(**fields) if fields else base
 
 
-def _target(target: str | Target, config: CompileConfig) -> Target:
+def target_for(target: str | Target, config: CompileConfig) -> Target:
+    """The target by its name, with the threads and for the precision of ``config``.
+
+    Raises :class:`~burnish.compiler.errors.TargetError` listing those that are known.
+    """
     with wrap_errors(TargetError):
         cpu = choose_target(target).with_threads(config.threads)
     check_precision(config.precision, cpu)

@@ -263,7 +263,8 @@ def _check(target: CpuTarget) -> None:
     if target.machine not in ARCHITECTURES:
         raise ValueError(
             f"target {target.name!r}: no schedule rules for {target.machine}; known: "
-            f"{', '.join(ARCHITECTURES)}"
+            f"{', '.join(ARCHITECTURES)}: give -mtriple of one of these, or run the model on "
+            f"{target.machine} with its own framework"
         )
     triple = target.mtriple or codegen.llvm_get_system_triple()
     if not codegen.llvm_is_valid_cpu(target.mcpu, triple):

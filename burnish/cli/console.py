@@ -63,12 +63,13 @@ def redirected_stdout() -> Iterator[None]:
 _documents: io.TextIOWrapper | None = None
 
 
-def print_json(data: Any) -> None:
-    """The one document of a verb with ``--json``."""
+def print_json(data: Any, *, line: bool = False) -> None:
+    """The one document of a verb with ``--json``, on one ``line`` where that is said."""
     from burnish.compiler.report.files import finite
 
     out = _documents or sys.stdout
-    json.dump(finite(data), out, indent=2, default=_plain, allow_nan=False)
+    indent = None if line else 2
+    json.dump(finite(data), out, indent=indent, default=_plain, allow_nan=False)
     out.write("\n")
     out.flush()
 

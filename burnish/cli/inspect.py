@@ -12,10 +12,12 @@ import typer
 from burnish.cli import console, options
 from burnish.cli.artifacts import SUFFIX, load
 from burnish.cli.check import check as checked
+from burnish.cli.emitted import Emission
 from burnish.cli.inputs import parse_dynamic
-from burnish.cli.settings import Settings
+from burnish.cli.settings import Settings, tuned_source
 from burnish.cli.sources import Source, open_source
 from burnish.compiler.config import CompileConfig
+from burnish.compiler.errors import ConfigError
 
 
 class Stage(StrEnum):
@@ -47,6 +49,9 @@ def inspect(
     stage: At = Stage.imported,
     ir: Ir = False,
     check: Check = False,
+    emit: options.Emit = None,
+    kernel: options.Kernel = "*",
+    emit_to: options.EmitTo = None,
     target: options.Target = "cpu",
     recipe: options.Recipe = None,
     prune: options.Prune = None,
@@ -62,7 +67,7 @@ def inspect(
     json: options.Json = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Show the operators, the parameters and the passes of a model, or its IR.
+    """Show the operators, the parameters and the passes of a model, its IR, or its kernels' code.
 
     Examples:
 
@@ -72,11 +77,16 @@ def inspect(
 
     * `burnish inspect net.onnx --check`
 
+    * `burnish inspect net.onnx --emit asm --kernel '*conv*' --emit-to code`
+
     * `burnish inspect net.burnish`
     """
     from burnish.compiler.summary import param_rows
 
+    emission = Emission.of(emit, kernel, emit_to)
     if model.endswith(SUFFIX):
+        if emission:
+            raise ConfigError("--emit is for models: an artifact holds machine code, not its text")
         compiled = load(model)
         rows = param_rows(compiled.params)
         found = Inspected(
@@ -86,6 +96,9 @@ def inspect(
         settings = Settings(
             recipe, prune, quantize, precision, None, None, no_fold, keep_all, register, exact_conv
         )
+        if emission:
+            _emit(emission, model, input, params, target, settings, parse_dynamic(dynamic))
+            return
         with console.progress(f"reading {model}"):
             source = open_source(model, input, params=params)
         if check:
@@ -101,6 +114,27 @@ def inspect(
         print(found.text)
     else:
         found.show()
+
+
+def _emit(
+    emission: Emission,
+    model: str,
+    inputs: Sequence[str] | None,
+    params: str | None,
+    target: str,
+    settings: Settings,
+    dynamic: Any,
+) -> None:
+    """The code of kernels, and nothing else."""
+    from burnish.compiler.driver import target_for
+
+    config = settings.config()
+    emission.check(target_for(target, config))
+    with console.progress(f"reading {model}"):
+        source = open_source(model, inputs, params=params)
+    codes = emission.emit(tuned_source(source, target, config, dynamic))
+    if console.flags.json:
+        console.print_json({"schema": 1, "model": model, "code": codes})
 
 
 @dataclass(frozen=True)

@@ -102,4 +102,19 @@ Register = Annotated[
         help="Run this Python file first: it registers passes and evaluations that a recipe names.",
     ),
 ]
+Emit = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="KIND",
+        help="Show the code of each kernel: ir; asm or llvm of a CPU's; cuda, ptx or sass of a "
+        "CUDA GPU's; cl of OpenCL's. Can be repeated.",
+    ),
+]
+Kernel = Annotated[
+    str, typer.Option(metavar="PATTERN", help="Only kernels whose name matches: `'*conv*'`.")
+]
+EmitTo = Annotated[
+    str | None,
+    typer.Option(metavar="FOLDER", help="Write the code there, a file a kernel, not to stdout."),
+]
 Seed = Annotated[int, typer.Option(metavar="N", help="Seed of random inputs.")]

@@ -76,6 +76,21 @@ def compile_source(
     )
 
 
+def tuned_source(
+    source: Source, target: str, config: CompileConfig, dynamic: dict[str, dict[int, str]] | None
+) -> Any:
+    """The same up to code generation: a :class:`~burnish.compiler.stages.Tuned`."""
+    from burnish.compiler.driver import import_model, optimize, tune
+
+    with console.progress(f"{source.name}: importing"):
+        imported = import_model(
+            source.model, source.example_inputs, dynamic=dynamic, fold=config.fold_onnx
+        )
+    with console.progress(f"{source.name}: optimizing"):
+        optimized = optimize(imported, target, config=config)
+    return tune(optimized)
+
+
 def absolute(path: str) -> Path:
     """The path from the root: nothing that changes the working folder moves it."""
     return Path(path).expanduser().absolute()

@@ -31,6 +31,7 @@ PROBES: tuple[tuple[str, Callable[[], Check]], ...] = (
     ("c++ compiler", tools.cxx),
     ("aarch64", other_cpus.aarch64),
     ("x86_64", other_cpus.x86_64),
+    ("disassembler", tools.disassembler),
     # libraries
     ("nvrtc", cuda.nvrtc),
     *((name, libraries.probe(name)) for name in libraries.LIBRARIES),

@@ -1,4 +1,4 @@
-"""Programs: the C++ compiler, and a disassembler for GPU code."""
+"""Programs: the C++ compiler, and the disassembler of GPU code."""
 
 from __future__ import annotations
 
@@ -38,3 +38,29 @@ def cxx() -> Check:
     if not right:
         return Check(name, "broken", f"{path}: its code counts wrong", remedy, needed=True)
     return Check(name, "run", f"{path} makes a shared library that runs", needed=True)
+
+
+def disassembler() -> Check:
+    """Show the instructions of a kernel for a GPU."""
+    from burnish.compiler.doctor.cuda import SOURCE
+    from burnish.targets.cuda import disassemble, nvrtc
+    from burnish.targets.cuda.target import DEFAULT_ARCHITECTURES
+
+    name, arch = "disassembler", DEFAULT_ARCHITECTURES[-1]
+    try:
+        program = disassemble.disassembler()[0]
+    except disassemble.MissingDisassemblerError as error:
+        return Check(name, "unavailable", first_line(error), disassemble.INSTALL)
+    try:
+        code = nvrtc.compile_source(SOURCE, arch)
+    except RuntimeError as error:
+        return Check(
+            name, "unavailable", f"{program}, nothing to show: {first_line(error)}", "see nvrtc"
+        )
+    try:
+        text = disassemble.sass(code.cubin)
+    except (RuntimeError, subprocess.TimeoutExpired) as error:
+        return Check(name, "broken", first_line(error), disassemble.INSTALL)
+    if "FADD" not in text:
+        return Check(name, "broken", f"{program}: no addition in x + 1", disassemble.INSTALL)
+    return Check(name, "run", f"{program} shows code for {arch}")

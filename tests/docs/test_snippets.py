@@ -1,12 +1,14 @@
 """Every snippet of README and docs runs.
 
 The blocks of a page run in order, in one folder: Python blocks share their names; lines of
-console blocks that begin with ``$ burnish`` are run by the command; TOML blocks are recipes.
+console blocks that begin with ``$ burnish`` are run by the command, ``$ python -m burnish.build.``
+by the script; TOML blocks are recipes.
 ``$ make`` lines name a target of the Makefile. Any other language is text and is left alone.
 """
 
 from __future__ import annotations
 
+import importlib
 import re
 import shlex
 from dataclasses import dataclass
@@ -50,6 +52,10 @@ def run_console(text: str) -> None:
         if words[0] == "burnish":
             with pytest.raises(SystemExit) as left:
                 cli.main(words[1:])
+            assert left.value.code == 0, command
+        elif command.startswith("python -m burnish.build."):
+            with pytest.raises(SystemExit) as left:
+                importlib.import_module(words[2]).main(words[3:])
             assert left.value.code == 0, command
         elif words[0] == "make":
             assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
