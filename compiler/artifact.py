@@ -1,7 +1,8 @@
 """The saved form of a compiled model: one file, a zip of exactly these members, stored.
 
-    manifest.json        schema, versions, target and instruction set, signature, source hash,
-                         order of the weights, and the sha256 of every other member
+    manifest.json        schema, versions, source, passes, calibration, tuning, target and
+                         instruction sets, signature, order of the weights, and size and sha256
+                         of every other member (:mod:`burnish.runtime.manifest`)
     lib.so               the compiled library, the only code in it
     params.safetensors   weights as stored, by name
     recipe.toml          the resolved configuration
@@ -9,8 +10,11 @@
     ir.txt               the kernels as text
     kernels.json         what each kernel does: operations, bytes, the rule that scheduled it
 
-Loading checks the member list, the sizes and the hashes before the library is opened, refuses a
-library for another machine, and writes only into the cache folder. It runs no code but the
+The same model, resolved recipe and tuning records give the same bytes: what it took to compile,
+and what the compile cache did, is left out of the report.
+
+Loading checks everything before the library is opened (:mod:`burnish.runtime.reading`), refuses
+a library for another machine, and writes only into the cache folder. It runs no code but the
 library's: load only artifacts you trust. A model compiled for ``cpu`` with no number of threads
 takes that of the machine it is loaded on.
 """
@@ -20,13 +24,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import mmap
 import os
-import platform
 import secrets
-import struct
-import tempfile
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -34,74 +33,56 @@ from typing import Any
 import numpy as np
 import tvm
 
+import burnish
 from burnish.compiler import environment, weights_file
 from burnish.compiler.build import Owner, temporary_folder
 from burnish.compiler.compiled import Compiled
 from burnish.compiler.config import CompileConfig
 from burnish.compiler.errors import ArtifactError
 from burnish.compiler.profile.kernel import Kernel
-from burnish.compiler.signature import Signature
 from burnish.compiler.stages import Source
 from burnish.compiler.tensors import aligned
 from burnish.compiler.waterfall import Report
+from burnish.runtime import archive, jsons
+from burnish.runtime.manifest import MEMBERS, NAME, SCHEMA, Manifest, Member
+from burnish.runtime.reading import (
+    Artifact,
+    cache_folder,
+    check_machine,
+    read_artifact,
+    unpacked,
+)
 from burnish.targets.choose import Target
 from burnish.targets.cuda.target import CudaTarget
-from burnish.targets.isa import machine_name, portable_targets
 from burnish.targets.opencl.target import OpenclTarget
-from burnish.targets.target import CpuTarget, host, host_threads, missing_features
+from burnish.targets.target import CpuTarget, host_threads, missing_features
 
-SCHEMA = 4
-MANIFEST = "manifest.json"
-MEMBERS = ("lib.so", "params.safetensors", "recipe.toml", "report.json", "ir.txt", "kernels.json")
-_FIXED_DATE = (2020, 1, 1, 0, 0, 0)
-_ZIP_ERRORS = (
-    zipfile.BadZipFile,
-    OSError,
-    EOFError,
-    RuntimeError,
-    ValueError,
-    OverflowError,
-    struct.error,
-)
-"""What ``zipfile`` raises on damaged files, by trial: encryption flags, dates, counts, names."""
-_MANIFEST_LIMIT = 64 * 1024 * 1024
+MANIFEST = NAME
+_KINDS: Mapping[str, type[Target]] = {
+    "cpu": CpuTarget,
+    "cuda": CudaTarget,
+    "opencl": OpenclTarget,
+}
+_JSON_LIMIT = 256 * 1024 * 1024
+"""Bytes of a report, or of the kernels' records."""
 
 
-def cache_folder() -> Path:
-    """Where libraries are unpacked: ``$BURNISH_CACHE``, else the user's cache folder."""
-    root = os.environ.get("BURNISH_CACHE") or Path.home() / ".cache" / "burnish"
-    return Path(root)
+def save(compiled: Compiled, path: Path, *, times: bool = False) -> Path:
+    """Write ``compiled`` to ``path``, whole or not at all.
 
-
-def save(compiled: Compiled, path: Path) -> Path:
-    """Write ``compiled`` to ``path``, whole or not at all."""
-    target = compiled.target
+    ``times`` keeps in the report how long compiling took.
+    """
     try:
-        members = _members(compiled)
+        members = _members(compiled, times=times)
+        head = _manifest(compiled, members).to_json()
     except (OSError, ValueError) as error:
         raise ArtifactError(f"cannot write {path}: {error}", stage="save") from error
-    manifest = {
-        "schema": SCHEMA,
-        "versions": environment.PINS,
-        "machine": target.machine,
-        "target": {**dataclasses.asdict(target), "kind": target.kind, "isa": target.isa()},
-        "signature": compiled.signature.to_dict(),
-        "source": {"hash": compiled.source.hash, "kind": compiled.source.kind},
-        "params": list(compiled.params),
-        "sha256": {name: _hash(parts) for name, parts in members.items()},
-    }
-    head = json.dumps(manifest, indent=1, sort_keys=True).encode()
     try:
         partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
         try:
-            with zipfile.ZipFile(partial, "x", zipfile.ZIP_STORED) as archive:
-                archive.writestr(zipfile.ZipInfo(MANIFEST, _FIXED_DATE), head)
-                for name, parts in members.items():
-                    info = zipfile.ZipInfo(name, _FIXED_DATE)
-                    info.file_size = sum(len(part) for part in parts)
-                    with archive.open(info, "w") as out:
-                        for part in parts:
-                            out.write(part)
+            with partial.open("xb") as out:
+                for part in archive.written([(NAME, [head]), *members.items()]):
+                    out.write(part)
             os.replace(partial, path)
         except BaseException:
             partial.unlink(missing_ok=True)
@@ -116,16 +97,41 @@ def save(compiled: Compiled, path: Path) -> Path:
 Parts = list[bytes | memoryview]
 
 
-def _members(compiled: Compiled) -> dict[str, Parts]:
+def _manifest(compiled: Compiled, members: Mapping[str, Parts]) -> Manifest:
+    target, source = compiled.target, compiled.source
+    return Manifest(
+        versions={"burnish": burnish.__version__, **environment.PINS},
+        source={"hash": source.hash, "kind": source.kind},
+        passes=tuple(
+            {"name": row.name, "phase": row.phase, "status": row.status}
+            for row in compiled.report.rows
+        ),
+        calibration=source.calibration,
+        tuning=source.tuning,
+        machine=target.machine,
+        target={**dataclasses.asdict(target), "kind": target.kind, "isa": list(target.isa())},
+        signature=compiled.signature,
+        params=tuple(compiled.params),
+        members={
+            name: Member(sum(len(part) for part in parts), _hash(parts))
+            for name, parts in members.items()
+        },
+    )
+
+
+def _members(compiled: Compiled, *, times: bool) -> dict[str, Parts]:
     arrays = {name: _array(tensor) for name, tensor in compiled.params.items()}
-    return {
+    report = compiled.report if times else compiled.report.timeless()
+    kernels = [kernel.to_dict() for kernel in compiled.kernels.values()]
+    found: dict[str, Parts] = {
         "lib.so": [compiled.library.read_bytes()],
         "params.safetensors": list(weights_file.parts(arrays)),
         "recipe.toml": [compiled.recipe.encode()],
-        "report.json": [json.dumps(compiled.report.to_dict(), sort_keys=True).encode()],
+        "report.json": [json.dumps(report.to_dict(), sort_keys=True).encode()],
         "ir.txt": [compiled.show().encode()],
-        "kernels.json": [json.dumps([k.to_dict() for k in compiled.kernels.values()]).encode()],
+        "kernels.json": [json.dumps({"kernels": kernels}).encode()],
     }
+    return {name: found[name] for name in MEMBERS}
 
 
 def _hash(parts: Parts) -> str:
@@ -135,144 +141,103 @@ def _hash(parts: Parts) -> str:
     return digest.hexdigest()
 
 
-def load(path: str | os.PathLike[str]) -> Compiled:
+def load(path: str | os.PathLike[str], *, sha256: str | None = None) -> Compiled:
     """The compiled model in ``path``.
 
-    Raises :class:`ArtifactError` for a missing, damaged or foreign file.
+    ``sha256`` is what the file's own must be, in hexadecimal, as its maker gave it. Raises
+    :class:`ArtifactError` for a missing, damaged or foreign file. It runs the library that is
+    inside: load only what you trust.
     """
-    return _load(Path(path), _unpacked)
+    return _load(read_artifact(path, sha256=sha256), unpacked)
 
 
 def load_apart(path: Path) -> Compiled:
     """As :func:`load`, the library unpacked to a temporary folder that goes with the model."""
     owner = Owner()
 
-    def unpacked(library: memoryview, _digest: str) -> Path:
+    def unpacked_apart(artifact: Artifact) -> Path:
         file = temporary_folder(owner) / "lib.so"
-        file.write_bytes(library)
+        file.write_bytes(artifact.members["lib.so"])
         return file
 
-    compiled = _load(path, unpacked)
+    compiled = _load(read_artifact(path), unpacked_apart)
     compiled.keep_alive = owner
     return compiled
 
 
-Unpack = Callable[[memoryview, str], Path]
-
-
-def _load(file: Path, unpack: Unpack) -> Compiled:
-    if not file.is_file():
-        raise ArtifactError(f"no artifact at {file}")
+def _load(artifact: Artifact, unpack: Callable[[Artifact], Path]) -> Compiled:
+    check_machine(artifact, lambda needed: missing_features(tuple(needed)))
     try:
-        with file.open("rb") as stream, zipfile.ZipFile(stream) as archive:
-            content = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
-            manifest, members = _read(file, archive, content)
-    except _ZIP_ERRORS as error:
-        raise ArtifactError(f"{file} is no artifact, or damaged: {error}") from error
-    _check_machine(file, manifest)
-    try:
-        return _restore(file, manifest, members, unpack)
+        return _restore(artifact, unpack)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise ArtifactError(f"{file} is damaged: {error}") from error
+        raise ArtifactError(f"{artifact.path} is damaged: {error}") from error
 
 
-def _read(
-    file: Path, archive: zipfile.ZipFile, content: memoryview
-) -> tuple[dict[str, Any], dict[str, memoryview]]:
-    infos = {info.filename: info for info in archive.infolist()}
-    expected = {MANIFEST, *MEMBERS}
-    if len(infos) != len(archive.infolist()) or set(infos) != expected:
-        raise ArtifactError(
-            f"{file} is no artifact: it must hold exactly {', '.join(sorted(expected))}"
-        )
-    size = file.stat().st_size
-    for info in infos.values():
-        if info.compress_type != zipfile.ZIP_STORED or info.file_size > size:
-            raise ArtifactError(f"{file} is damaged: member {info.filename} has a false size")
-    if infos[MANIFEST].file_size > _MANIFEST_LIMIT:
-        raise ArtifactError(f"{file} is damaged: its manifest is too large")
-    try:
-        manifest = json.loads(archive.read(MANIFEST))
-        hashes = dict(manifest["sha256"])
-        schema = manifest["schema"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ArtifactError(f"{file} is damaged: its manifest cannot be read") from error
-    if schema != SCHEMA:
-        raise ArtifactError(
-            f"{file} has schema {schema!r}, this burnish reads {SCHEMA}: compile the model again"
-        )
-    members = {}
-    for name in MEMBERS:
-        data = _stored(content, infos[name])
-        if hashlib.sha256(data).hexdigest() != hashes.get(name):
-            raise ArtifactError(f"{file} is damaged: the hash of {name} does not match")
-        members[name] = data
-    return manifest, members
-
-
-def _stored(content: memoryview, info: zipfile.ZipInfo) -> memoryview:
-    """The bytes of a member, after its local header (30 bytes, its name, its extra field)."""
-    name, extra = struct.unpack_from("<HH", content, info.header_offset + 26)
-    start = info.header_offset + 30 + name + extra
-    return content[start : start + info.file_size]
-
-
-def _check_machine(file: Path, manifest: Mapping[str, Any]) -> None:
-    try:
-        machine, versions = manifest["machine"], dict(manifest["versions"])
-        isa = tuple(str(feature) for feature in manifest["target"]["isa"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ArtifactError(f"{file} is damaged: its manifest lacks {error}") from error
-    here = machine_name(platform.machine())
-    if machine != here:
-        raise ArtifactError(
-            f"{file} is for {machine}, this machine is {here}: compile the model for it, "
-            f"with the target {portable_targets(here)}"
-        )
-    if versions != environment.PINS:
-        raise ArtifactError(f"{file} was built with {versions}, this is {environment.PINS}")
-    missing = missing_features(isa)
-    if missing:
-        raise ArtifactError(
-            f"{file} needs a CPU with {', '.join(missing)}; this one ({host().mcpu}) has not: "
-            f"compile the model here, with the target 'cpu', or for most CPUs, with the target "
-            f"{portable_targets(here)}"
-        )
-
-
-def _restore(
-    file: Path, manifest: Mapping[str, Any], members: Mapping[str, memoryview], unpack: Unpack
-) -> Compiled:
-    target = _target(manifest["target"])
-    arrays = weights_file.arrays_in(members["params.safetensors"])
-    order = manifest["params"]
-    if set(order) != set(arrays):
-        raise ValueError("the weights are not those of the manifest")
-    recipe = str(members["recipe.toml"], "utf-8")
-    kernels = [Kernel.from_dict(item) for item in json.loads(bytes(members["kernels.json"]))]
-    config = CompileConfig.from_toml_text(recipe)
+def _restore(artifact: Artifact, unpack: Callable[[Artifact], Path]) -> Compiled:
+    manifest, members = artifact.manifest, artifact.members
+    target = target_of(manifest)
+    report = Report.from_dict(_json(members, "report.json"))
+    kernels = [Kernel.from_dict(item) for item in _json(members, "kernels.json")["kernels"]]
+    config = CompileConfig.from_toml_text(artifact.recipe)
     if target.name == "cpu" and config.threads is None:
         target = target.with_threads(host_threads())
-    compiled = Compiled(
-        unpack(members["lib.so"], manifest["sha256"]["lib.so"]),
-        {name: aligned(arrays[name]) for name in order},
-        Signature.from_dict(manifest["signature"]),
+    source = Source(
+        manifest.source["hash"],
+        manifest.source["kind"],
+        calibration=manifest.calibration,
+        tuning=manifest.tuning,
+    )
+    text = str(members["ir.txt"], "utf-8")
+    weights = {
+        name: aligned(weights_file.array_of(weight)) for name, weight in artifact.weights().items()
+    }
+    compiled = _opened(
+        artifact,
+        unpack(artifact),
+        weights,
+        manifest.signature,
         target,
         config,
-        Report.from_dict(json.loads(bytes(members["report.json"]))),
-        Source(manifest["source"]["hash"], manifest["source"]["kind"]),
-        str(members["ir.txt"], "utf-8"),
-        recipe=recipe,
+        report,
+        source,
+        text,
+        recipe=artifact.recipe,
         kernels={kernel.name: kernel for kernel in kernels},
     )
-    compiled.path = file
+    compiled.path = artifact.path
     return compiled
 
 
-def _target(described: Mapping[str, Any]) -> Target:
-    kind = {"cpu": CpuTarget, "cuda": CudaTarget, "opencl": OpenclTarget}[described["kind"]]
-    given = {field.name: described[field.name] for field in dataclasses.fields(kind)}
-    return kind(**{name: tuple(v) if isinstance(v, list) else v for name, v in given.items()})
+def _opened(artifact: Artifact, *arguments: Any, **named: Any) -> Compiled:
+    try:
+        return Compiled(*arguments, **named)
+    except (RuntimeError, AttributeError, OSError) as error:
+        raise ArtifactError(f"the library of {artifact.path} cannot be opened: {error}") from error
+
+
+def _json(members: Mapping[str, memoryview], name: str) -> dict[str, Any]:
+    return jsons.parsed(members[name], name, _JSON_LIMIT, nan=True)
+
+
+def target_of(manifest: Manifest) -> Target:
+    """The target that a manifest describes; ``ValueError`` for fields of other types."""
+    described = manifest.target
+    kind = _KINDS.get(described["kind"])
+    if kind is None:
+        raise ValueError(f"it is for the unknown kind of target {described['kind']!r:.80}")
+    example = kind()
+    given = {}
+    for field in dataclasses.fields(kind):
+        value = described[field.name]
+        value = tuple(value) if isinstance(value, list) else value
+        default = getattr(example, field.name)
+        fits = isinstance(value, str | None) if default is None else type(value) is type(default)
+        if isinstance(default, tuple) and isinstance(value, tuple):
+            fits = all(isinstance(item, str) for item in value)
+        if not fits:
+            raise ValueError(f"{field.name} of its target cannot be {value!r:.80}")
+        given[field.name] = value
+    return kind(**given)
 
 
 def _array(tensor: tvm.runtime.Tensor) -> np.ndarray:
@@ -282,24 +247,13 @@ def _array(tensor: tvm.runtime.Tensor) -> np.ndarray:
     return np.from_dlpack(tensor)
 
 
-def _unpacked(library: memoryview, digest: str) -> Path:
-    """The library in the cache folder, under its own hash; written whole or not at all."""
-    folder = cache_folder() / "artifacts" / digest
-    path = folder / "lib.so"
-    try:
-        if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == digest:
-            return path
-        folder.mkdir(parents=True, exist_ok=True)
-        handle, partial = tempfile.mkstemp(dir=folder, suffix=".part")
-        with os.fdopen(handle, "wb") as out:
-            out.write(library)
-        os.replace(partial, path)
-    except OSError as error:
-        raise ArtifactError(
-            f"cannot unpack the library into {folder}: {error.strerror or error}; "
-            "set BURNISH_CACHE to a folder that can be written"
-        ) from error
-    return path
-
-
-__all__ = ["load", "save"]
+__all__ = [
+    "MANIFEST",
+    "MEMBERS",
+    "SCHEMA",
+    "cache_folder",
+    "load",
+    "load_apart",
+    "save",
+    "target_of",
+]

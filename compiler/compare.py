@@ -27,7 +27,8 @@ class Comparison:
 
     Latencies are of one call, in milliseconds; bytes are of the weights as stored and of the
     saved artifact; ``accuracy`` is the baseline's and the compiled model's, where it was
-    evaluated; ``compile_s`` leaves tuning out.
+    evaluated; ``compile_s`` leaves tuning out, and is None for a saved artifact, which keeps no
+    times.
     """
 
     baseline: str
@@ -38,7 +39,7 @@ class Comparison:
     baseline_params_bytes: int | None
     artifact_bytes: int
     accuracy: tuple[float, float] | None
-    compile_s: float
+    compile_s: float | None
     tune_s: float
     passes: Sequence[Mapping[str, Any]] = ()
     machine: Mapping[str, Any] = field(default_factory=dict)
@@ -62,9 +63,10 @@ class Comparison:
 
     @property
     def break_even(self) -> int | None:
-        """Inferences after which compiling and tuning have paid; None when it is not faster."""
+        """Inferences after which compiling and tuning have paid; None when it is not faster,
+        or where it is not known what they took."""
         saved_ms = (self.speedup - 1) * self.timings[COMPILED].p50
-        if self.verdict != "faster" or saved_ms <= 0:
+        if self.verdict != "faster" or saved_ms <= 0 or self.compile_s is None:
             return None
         return math.ceil((self.compile_s + self.tune_s) * 1e3 / saved_ms)
 
@@ -163,7 +165,9 @@ def compare(
             baseline_params_bytes=base.params_bytes,
             artifact_bytes=path.stat().st_size,
             accuracy=accuracy,
-            compile_s=sum(value for stage, value in seconds.items() if stage != "tune"),
+            compile_s=sum(s for stage, s in seconds.items() if stage != "tune")
+            if seconds
+            else None,
             tune_s=seconds.get("tune", 0.0),
             passes=compiled.report.to_dict()["rows"],
             machine=service.machine(),

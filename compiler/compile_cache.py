@@ -91,7 +91,7 @@ def keep(key: str, compiled: Compiled) -> str:
     path = folder() / f"{key}{SUFFIX}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        artifact.save(compiled, path)
+        artifact.save(compiled, path, times=True)
     except (ArtifactError, OSError) as error:
         said = error.message if isinstance(error, ArtifactError) else str(error)
         return f"not cached: {said}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from importlib import metadata
 
-PINS = {"apache-tvm": "0.27.0.post1", "apache-tvm-ffi": "0.1.14.post1"}
+from burnish.runtime.pins import PINS
 
 
 def check_versions() -> None:
@@ -44,3 +44,6 @@ def set_threads() -> None:
         cores = os.cpu_count() or 1
     os.environ.setdefault("TVM_NUM_THREADS", str(max(1, cores)))
     os.environ.setdefault("TVM_BIND_THREADS", "0")
+
+
+__all__ = ["PINS", "check_versions", "set_threads"]

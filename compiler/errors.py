@@ -12,44 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
-
-class BurnishError(Exception):
-    """Base of every error that Burnish raises on purpose.
-
-    ``stage`` is one of ``import``, ``optimize``, ``tune``, ``build``, ``run``, ``compare``,
-    ``load``, ``save``, ``config``; ``pass_name``, ``op`` and ``shape`` say where in it.
-    """
-
-    stage: str | None = None
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        stage: str | None = None,
-        pass_name: str | None = None,
-        op: str | None = None,
-        shape: Sequence[object] | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.message = message
-        self.stage = stage or type(self).stage
-        self.pass_name = pass_name
-        self.op = op
-        self.shape = tuple(shape) if shape is not None else None
-
-    def __str__(self) -> str:
-        where = [
-            f"{key} {value}"
-            for key, value in (
-                ("stage", self.stage),
-                ("pass", self.pass_name),
-                ("op", self.op),
-                ("shape", self.shape),
-            )
-            if value is not None
-        ]
-        return f"{self.message} [{', '.join(where)}]" if where else self.message
+from burnish.runtime.errors import ArtifactError, BurnishError, InvalidInputError, TargetError
 
 
 class ConfigError(BurnishError, ValueError):
@@ -103,18 +66,6 @@ class UnsupportedOperatorError(ImportModelError):
         return json.dumps({"schema": 1, "operators": [asdict(item) for item in self.operators]})
 
 
-class InvalidInputError(BurnishError, ValueError):
-    """A compiled model was called with the wrong number, dtype or shape of inputs."""
-
-    stage = "run"
-
-
-class TargetError(BurnishError, ValueError):
-    """The target is unknown, or cannot run here."""
-
-    stage = "build"
-
-
 class PassError(BurnishError):
     """A pass refused the module, or failed on it."""
 
@@ -131,12 +82,6 @@ class TuneError(BurnishError):
     """Tuning could not run."""
 
     stage = "tune"
-
-
-class ArtifactError(BurnishError):
-    """A saved artifact is missing, damaged, or not for this machine."""
-
-    stage = "load"
 
 
 class MeasureError(BurnishError):
@@ -157,3 +102,20 @@ def wrap_errors(
     except Exception as error:
         text = str(error).strip() or type(error).__name__
         raise kind(text, stage=stage, pass_name=pass_name) from error
+
+
+__all__ = [
+    "ArtifactError",
+    "BuildError",
+    "BurnishError",
+    "ConfigError",
+    "ImportModelError",
+    "InvalidInputError",
+    "MeasureError",
+    "PassError",
+    "TargetError",
+    "TuneError",
+    "UnsupportedOperator",
+    "UnsupportedOperatorError",
+    "wrap_errors",
+]

@@ -23,11 +23,17 @@ def ir_text(mod: tvm.IRModule) -> str:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a module came from: content hash, kind (``torch``, ``onnx``, ...), examples to run."""
+    """Where a module came from: content hash, kind (``torch``, ``onnx``, ...), examples to run.
+
+    ``calibration`` and ``tuning`` are the sha256 of the calibration data and of the records of
+    the tuning database that it was made with, if any.
+    """
 
     hash: str
     kind: str
     example_inputs: tuple[Any, ...] = ()
+    calibration: str | None = None
+    tuning: str | None = None
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,11 @@ class Report:
             dict(data.get("resources", {})),
         )
 
+    def timeless(self) -> Report:
+        """This report without how long anything took, and without what the cache did."""
+        rows = tuple(replace(row, seconds=0.0) for row in self.rows)
+        return replace(self, rows=rows, seconds={}, cache="")
+
     def extended(self, *rows: Row, **seconds: float) -> Report:
         """This report with more rows and stage times."""
         return replace(self, rows=self.rows + rows, seconds={**self.seconds, **seconds})

@@ -7,27 +7,17 @@ then the elements of each tensor, row-major, without gaps.
 from __future__ import annotations
 
 import json
-import math
 import struct
 from collections.abc import Iterator, Mapping
 
 import ml_dtypes
 import numpy as np
 
+from burnish.runtime import weights
+
 DTYPES = {
-    "BOOL": np.dtype(np.bool_),
-    "U8": np.dtype(np.uint8),
-    "I8": np.dtype(np.int8),
-    "U16": np.dtype(np.uint16),
-    "I16": np.dtype(np.int16),
-    "U32": np.dtype(np.uint32),
-    "I32": np.dtype(np.int32),
-    "U64": np.dtype(np.uint64),
-    "I64": np.dtype(np.int64),
-    "F16": np.dtype(np.float16),
-    "BF16": np.dtype(ml_dtypes.bfloat16),
-    "F32": np.dtype(np.float32),
-    "F64": np.dtype(np.float64),
+    code: np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
+    for code, (name, _width) in weights.DTYPES.items()
 }
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
@@ -59,20 +49,10 @@ def parts(arrays: Mapping[str, np.ndarray]) -> Iterator[bytes | memoryview]:
 
 def arrays_in(data: memoryview) -> dict[str, np.ndarray]:
     """The arrays of a file, as views of ``data``; ``ValueError`` if it is damaged."""
-    if len(data) < 8:
-        raise ValueError("the weights have no header")
-    (size,) = struct.unpack("<Q", data[:8])
-    if size > len(data) - 8:
-        raise ValueError("the header of the weights is longer than their file")
-    body = data[8 + size :]
-    found = {}
-    for name, entry in json.loads(bytes(data[8 : 8 + size])).items():
-        if name == "__metadata__":
-            continue
-        start, end = entry["data_offsets"]
-        shape, dtype = tuple(entry["shape"]), DTYPES[entry["dtype"]]
-        count = math.prod(shape)
-        if not 0 <= start <= end <= len(body) or end - start != count * dtype.itemsize:
-            raise ValueError(f"the weight {name!r} lies outside the file")
-        found[name] = np.frombuffer(body[start:end], dtype=dtype).reshape(shape)
-    return found
+    return {name: array_of(weight) for name, weight in weights.weights_in(data).items()}
+
+
+def array_of(weight: weights.Weight) -> np.ndarray:
+    """A weight as an array, a view of the file."""
+    dtype = np.dtype(ml_dtypes.bfloat16 if weight.dtype == "bfloat16" else weight.dtype)
+    return np.frombuffer(weight.data, dtype=dtype).reshape(weight.shape)

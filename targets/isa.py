@@ -7,10 +7,11 @@ are what :func:`instruction_sets` keeps.
 
 from __future__ import annotations
 
-import functools
 import platform
 import re
 from collections.abc import Iterable
+
+from burnish.runtime.isa import FLAGS, host_flags, machine_name, portable_targets
 
 _RELEVANT = re.compile(
     "|".join(
@@ -25,39 +26,6 @@ _RELEVANT = re.compile(
         )
     )
 )
-
-_X86_FLAGS = {
-    **{name: name for name in ("sse2", "ssse3", "sse4a", "avx", "avx2", "fma", "fma4", "f16c")},
-    **{name: name for name in ("bmi2", "popcnt", "movbe", "gfni", "xop", "tbm")},
-    **{f"avx512{name}": f"avx512{name}" for name in ("f", "cd", "bw", "dq", "vl", "ifma", "vbmi")},
-    **{f"avx512{name}": f"avx512_{name}" for name in ("vbmi2", "vnni", "bitalg", "vpopcntdq")},
-    **{f"avx512{name}": f"avx512_{name}" for name in ("bf16", "fp16")},
-    "sse3": "pni",
-    "sse4.1": "sse4_1",
-    "sse4.2": "sse4_2",
-    "bmi": "bmi1",
-    "lzcnt": "abm",
-    "avxvnni": "avx_vnni",
-    "avxvnniint8": "avx_vnni_int8",
-    "avxvnniint16": "avx_vnni_int16",
-    "avxifma": "avx_ifma",
-    "avxneconvert": "avx_ne_convert",
-}
-_ARM_FLAGS = {
-    "neon": "asimd",
-    "fp-armv8": "fp",
-    "dotprod": "asimddp",
-    "fullfp16": "asimdhp",
-    "fp16fml": "asimdfhm",
-    "rdm": "asimdrdm",
-    "complxnum": "fcma",
-    "i8mm": "i8mm",
-    "bf16": "bf16",
-    "sve": "sve",
-    "sve2": "sve2",
-    "flagm": "flagm",
-}
-_FLAGS = {"x86_64": _X86_FLAGS, "aarch64": _ARM_FLAGS}
 
 _KIB, _MIB = 1024, 1024 * 1024
 # Bytes of the L1 data, L2 and L3 cache, the first two per core, from the makers' manuals; the
@@ -91,29 +59,9 @@ def instruction_sets(features: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(feature for feature in features if _RELEVANT.fullmatch(feature)))
 
 
-def machine_name(triple: str) -> str:
-    """The architecture of a triple or of ``platform.machine()``: ``x86_64``, ``aarch64``, ..."""
-    name = triple.lower().partition("-")[0]
-    return {"amd64": "x86_64", "x64": "x86_64", "arm64": "aarch64"}.get(name, name)
-
-
 def caches(mcpu: str) -> tuple[int, int, int]:
     """Bytes of the L1 data, L2 and L3 cache of a CPU by LLVM's name for it; small if unknown."""
     return next((sizes for name, sizes in _CACHES if re.fullmatch(name, mcpu)), _SMALLEST)
-
-
-@functools.cache
-def host_flags() -> frozenset[str]:
-    """What the kernel says that this CPU can do; empty where it does not say."""
-    try:
-        with open("/proc/cpuinfo") as lines:
-            for line in lines:
-                key, _, value = line.partition(":")
-                if key.strip() in ("flags", "Features"):
-                    return frozenset(value.split())
-    except OSError:
-        pass
-    return frozenset()
 
 
 def corrections(features: Iterable[str], flags: frozenset[str], *, known: bool) -> tuple[str, ...]:
@@ -124,19 +72,11 @@ def corrections(features: Iterable[str], flags: frozenset[str], *, known: bool) 
     """
     if not flags:
         return ()
-    table = _FLAGS.get(machine_name(platform.machine()), {})
+    table = FLAGS.get(machine_name(platform.machine()), {})
     believed = set(features)
     hidden = [f"-{f}" for f, flag in table.items() if f in believed and flag not in flags]
     found = [f"+{f}" for f, flag in table.items() if f not in believed and flag in flags]
     return tuple(hidden if known else [*hidden, *found])
-
-
-def portable_targets(machine: str) -> str:
-    """Targets whose code runs on most machines of an architecture, for error messages."""
-    return {
-        "x86_64": "'llvm -mcpu=x86-64-v3' (AVX2) or 'llvm -mcpu=x86-64-v2' (SSE4.2)",
-        "aarch64": "'llvm -mtriple=aarch64-linux-gnu -mcpu=generic' (NEON)",
-    }.get(machine, "an llvm target for it")
 
 
 __all__ = [

@@ -22,6 +22,7 @@ from burnish.cli import (
     profile,
     run,
     running,
+    verify,
     zoo,
 )
 from burnish.cli.options import Json, Verbose
@@ -34,7 +35,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (compile, run, compare, inspect, zoo, doctor, demo, bench, profile, cache):
+for verb in (*(compile, run, compare, inspect, verify, zoo, doctor, demo, bench, profile, cache),):
     verb.add_to(app)
 
 

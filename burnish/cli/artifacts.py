@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 SUFFIX = ".burnish"
 
 
-def load(path: str) -> Any:
+def load(path: str, *, sha256: str | None = None) -> Any:
     """``burnish.load``; a missing file is named before anything heavy is imported."""
     if not Path(path).is_file():
         raise ArtifactError(f"no artifact {path}")
     import burnish
 
-    return burnish.load(path)
+    return burnish.load(path, sha256=sha256)
 
 
 def signature_names(compiled: Any) -> list[str]:
@@ -33,7 +33,7 @@ def signature_names(compiled: Any) -> list[str]:
 
 def arguments(compiled: Any, tensors: Sequence[Any]) -> tuple[Any, ...]:
     """Input tensors in the order of the signature -> the arguments the model was written for."""
-    from burnish.compiler.trees import decode
+    from burnish.runtime.trees import decode
 
     return tuple(decode(node, tensors) for _, node in compiled.signature.arguments)
 

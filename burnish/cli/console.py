@@ -109,7 +109,8 @@ def waterfall(report: Report) -> None:
     if report.rows:
         results().print(waterfall_table(report))
     stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in report.seconds.items())
-    results().print(stages)
+    if stages:
+        results().print(stages)
     if report.cache:
         results().print(report.cache)
 

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from burnish.cli import console, options
-from burnish.cli.artifacts import SUFFIX, load
+from burnish.cli.artifacts import SUFFIX
 from burnish.cli.check import check as checked
 from burnish.cli.emitted import Emission
 from burnish.cli.inputs import parse_dynamic
 from burnish.cli.settings import Settings, tuned_source
 from burnish.cli.sources import Source, open_source
 from burnish.compiler.config import CompileConfig
-from burnish.compiler.errors import ConfigError
+from burnish.compiler.errors import ArtifactError, ConfigError
 
 
 class Stage(StrEnum):
@@ -81,17 +82,11 @@ def inspect(
 
     * `burnish inspect net.burnish`
     """
-    from burnish.compiler.summary import param_rows
-
     emission = Emission.of(emit, kernel, emit_to)
     if model.endswith(SUFFIX):
         if emission:
             raise ConfigError("--emit is for models: an artifact holds machine code, not its text")
-        compiled = load(model)
-        rows = param_rows(compiled.params)
-        found = Inspected(
-            "compiled", compiled.show(), _inputs(compiled), compiled.report, params=rows
-        )
+        found = _artifact(model)
     else:
         settings = Settings(
             recipe, prune, quantize, precision, None, None, no_fold, keep_all, register, exact_conv
@@ -147,6 +142,8 @@ class Inspected:
     report: Any = None
     ops: dict[str, int] | None = None
     params: list[Any] | None = None
+    manifest: dict[str, Any] | None = None
+    recipe: str = ""
 
     def to_dict(self, *, with_ir: bool) -> dict[str, Any]:
         data = {
@@ -156,11 +153,15 @@ class Inspected:
             "ops": self.ops,
             "params": None if self.params is None else [asdict(row) for row in self.params],
         }
+        if self.manifest is not None:
+            data |= {"manifest": self.manifest, "recipe": self.recipe}
         return data | ({"ir": self.text} if with_ir else {})
 
     def show(self) -> None:
         from burnish.compiler.report.figures import size
 
+        if self.manifest is not None:
+            console.table("artifact", ("what", "value"), _facts(self.manifest))
         rows = [(item["name"], _shape(item["shape"]), item["dtype"]) for item in self.inputs]
         console.table("inputs", ("name", "shape", "dtype"), rows)
         if self.ops is not None:
@@ -172,6 +173,66 @@ class Inspected:
             console.table(title, ("name", "shape", "dtype", "bytes"), params)
         if self.report is not None:
             console.waterfall(self.report)
+        if self.recipe:
+            console.results().print(f"recipe:\n{self.recipe}", markup=False)
+
+
+def _artifact(path: str) -> Inspected:
+    """What a file says of itself; it is checked, and nothing of it is run."""
+    import json
+
+    from burnish.compiler.summary import ParamRow
+    from burnish.compiler.waterfall import Report
+    from burnish.runtime.reading import read_artifact
+
+    if not Path(path).is_file():
+        raise ArtifactError(f"no artifact {path}")
+    found = read_artifact(path)
+    params = [
+        ParamRow(name, weight.shape, weight.dtype, len(weight.data))
+        for name, weight in found.weights().items()
+    ]
+    return Inspected(
+        "compiled",
+        str(found.members["ir.txt"], "utf-8"),
+        _inputs(found.manifest),
+        Report.from_dict(json.loads(bytes(found.members["report.json"]))),
+        params=params,
+        manifest=found.manifest.to_dict(),
+        recipe=found.recipe,
+    )
+
+
+def _facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The manifest as lines of a table, but for what other tables show."""
+    versions = ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())
+    target = ", ".join(
+        f"{name} {value}"
+        for name, value in manifest["target"].items()
+        if name != "isa" and value not in (None, [])
+    )
+    ran = ", ".join(
+        f"{item['name']} ({item['status']})"
+        for item in manifest["passes"]
+        if item["status"] != "no change"
+    )
+    outputs = [(one["dtype"], _shape(one["shape"])) for one in manifest["signature"]["outputs"]]
+    return [
+        ("schema", str(manifest["schema"])),
+        ("source", f"{manifest['source']['kind']} {manifest['source']['hash']}"),
+        ("passes", ran or "none changed anything"),
+        ("calibration", manifest["calibration"] or "none"),
+        ("tuning records", manifest["tuning"] or "none"),
+        ("machine", manifest["machine"]),
+        ("target", target),
+        ("isa", " ".join(manifest["target"]["isa"])),
+        ("outputs", ", ".join(f"{dtype} {shape}" for dtype, shape in outputs)),
+        ("versions", versions),
+        *(
+            (name, f"{member['bytes']} bytes, sha256 {member['sha256']}")
+            for name, member in manifest["members"].items()
+        ),
+    ]
 
 
 def _at_stage(

@@ -35,6 +35,10 @@ Model = Annotated[
     ),
 ]
 Target = Annotated[str, typer.Option("--target", "-t", help="What to build for.")]
+Sha256 = Annotated[
+    str | None,
+    typer.Option(metavar="HEX", help="What the file's sha256 must be, as its maker gave it."),
+]
 Recipe = Annotated[
     str | None, typer.Option(metavar="FILE", help="Recipe (TOML); the flags beside it override it.")
 ]

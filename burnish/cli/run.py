@@ -36,6 +36,7 @@ def run(
     inputs: Inputs = None,
     random: Random = False,
     zoo: Zoo = None,
+    sha256: options.Sha256 = None,
     out: Out = None,
     input: options.Input = None,
     seed: options.Seed = 0,
@@ -58,7 +59,7 @@ def run(
     if path is not None:
         check_writable(path)
     with console.progress(f"loading {artifact}"):
-        compiled = load(artifact)
+        compiled = load(artifact, sha256=sha256)
         given: tuple[Any, ...]
         if inputs is not None:
             given = arguments(compiled, read_npz(Path(inputs), signature_names(compiled)))

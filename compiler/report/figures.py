@@ -69,6 +69,8 @@ def ratio(before: float | None, after: float | None) -> str:
 
 def cost(entry: Mapping[str, Any]) -> str:
     """Seconds of compiling, and of tuning where there was any."""
+    if entry["compile_s"] is None:
+        return MISSING
     tuned = f" + {digits(entry['tune_s'])}" if entry["tune_s"] else ""
     return f"{digits(entry['compile_s'])}{tuned} s"
 

@@ -58,7 +58,9 @@ def comparison_table(entry: Mapping[str, Any]) -> Table:
         change = f"{pair[1] - pair[0]:+.4f}"
         table.add_row("accuracy", *map(f.accuracy, pair), change, end_section=True)
     table.add_row("compile time", "", f.seconds(entry["compile_s"]))
-    table.add_row("tuning time", "", f.seconds(entry["tune_s"]))
+    table.add_row(
+        "tuning time", "", f.seconds(None if entry["compile_s"] is None else entry["tune_s"])
+    )
     table.add_row("pays after, calls", "", f.count(entry["break_even"]))
     return table
 
@@ -181,7 +183,7 @@ def waterfall_cells(row: Mapping[str, Any]) -> list[str]:
     return [
         row["phase"],
         row["name"],
-        f.seconds(row["seconds"]),
+        f.seconds(row["seconds"] or None),
         *(change(old, new) for old, new in pairs),
         row["status"],
         row["note"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -238,6 +239,31 @@ def test_inspect_an_artifact(call: Call) -> None:
     assert found["stage"] == "compiled"
     assert found["inputs"][0]["shape"] == [1, 64]
     assert "QuantizeWeights" in [row["name"] for row in found["passes"]["rows"]]
+    assert {"schema", "source", "target", "versions", "members"} <= set(found["manifest"])
+    assert "[quantize]" in found["recipe"]
+    code, out, _ = call("inspect", "net.burnish")
+    assert code == 0
+    for said in ("schema", "calibration", "tuning records", "isa", "lib.so", "bits = 8"):
+        assert said in out
+
+
+def test_verify_checks_a_file_and_runs_nothing(call: Call) -> None:
+    content = Path("net.burnish").read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    found = document(call("verify", "net.burnish", "--sha256", digest, "--json"))
+    assert (found["whole"], found["runs_here"], found["sha256"]) == (True, True, digest)
+    code, out, _ = call("verify", "net.burnish")
+    assert code == 0
+    assert "params.safetensors" in out
+    assert "it runs here" in out
+    code, out, _ = call("verify", "net.burnish", "--sha256", "0" * 64)
+    assert (code, "is not the file that was meant" in out) == (1, True)
+    Path("cut.burnish").write_bytes(content[:-1])
+    found = document(call("verify", "cut.burnish", "--json"), 1)
+    assert (found["whole"], "it does not end as such a file does" in found["why"]) == (False, True)
+    assert call("verify", "none.burnish")[0] == 2
+    code, _, err = call("run", "net.burnish", "--random", "--sha256", "0" * 64)
+    assert (code, "is not the file that was meant" in err) == (2, True)
 
 
 def test_registered_pass_and_evaluation_by_name(call: Call) -> None:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from burnish.compiler import trees
 from burnish.compiler.errors import InvalidInputError
 from burnish.compiler.signature import Signature, TensorSpec, dtype_name, evaluate
+from burnish.runtime import trees
 
 SIGNATURE = Signature(
     inputs=(

@@ -12,7 +12,7 @@ from tvm import relax
 from burnish.compiler.errors import ImportModelError
 from burnish.compiler.importers.onnx.values import numpy_dtype
 from burnish.compiler.signature import TensorSpec, dtype_name
-from burnish.compiler.trees import Node
+from burnish.runtime.trees import Node
 
 
 def is_container(value: onnx.ValueInfoProto) -> bool:

@@ -38,8 +38,8 @@ from burnish.compiler.importers.onnx.values import (
 )
 from burnish.compiler.importers.unsupported import Found, unsupported_error
 from burnish.compiler.signature import TensorSpec
-from burnish.compiler.trees import Node as Tree
 from burnish.passes.params import with_main
+from burnish.runtime.trees import Node as Tree
 
 WEIGHT_DTYPES = ("float16", "bfloat16", "float32", "float64", "int8", "uint8")
 # Function bodies may use operators that have bodies; none of ONNX's goes deeper than 4.

@@ -34,8 +34,8 @@ from burnish.compiler.importers.onnx.values import numpy_dtype
 from burnish.compiler.importers.tidy import drop_unused
 from burnish.compiler.importers.unsupported import unsupported_error
 from burnish.compiler.signature import Signature, TensorSpec, dtype_name
-from burnish.compiler.trees import Node
 from burnish.passes.params import with_params
+from burnish.runtime.trees import Node
 
 # Bytes of a model above which it is not handed to shape inference, which copies it.
 INFERENCE_LIMIT = 2**30

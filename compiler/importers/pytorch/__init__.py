@@ -12,7 +12,6 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind, TensorArgument
 from torch.utils import _pytree as pytree
 
-from burnish.compiler import trees
 from burnish.compiler.errors import ImportModelError
 from burnish.compiler.importers.memory import check_memory
 from burnish.compiler.importers.pytorch.dynamic import by_argument, label, open_axes
@@ -23,6 +22,7 @@ from burnish.compiler.importers.tensors import to_tvm, torch_dtype
 from burnish.compiler.importers.tidy import drop_unused
 from burnish.compiler.signature import Signature, TensorSpec
 from burnish.passes.params import with_params
+from burnish.runtime import trees
 
 
 def trace(

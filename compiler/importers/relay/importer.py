@@ -11,7 +11,6 @@ import numpy as np
 import tvm
 from tvm import relax, tirx
 
-from burnish.compiler import trees
 from burnish.compiler.importers.formats import Input
 from burnish.compiler.importers.relay.attributes import is_operator
 from burnish.compiler.importers.relay.context import Context, Value
@@ -32,6 +31,7 @@ from burnish.compiler.importers.tidy import drop_unused
 from burnish.compiler.importers.unsupported import NO_CONVERTER, Found, unsupported_error
 from burnish.compiler.signature import Dim, Signature, TensorSpec, dtype_name
 from burnish.passes.params import with_params
+from burnish.runtime import trees
 
 TYPED = "save the module after relay.transform.InferType()"
 REMEDY = "write it with other operators of Relay before the module is saved"

@@ -125,6 +125,37 @@ def paths(node: Node, prefix: str = "") -> Iterator[tuple[int, str]]:
         yield from paths(item, f"{prefix}.{key}" if prefix else str(key))
 
 
+def check(node: Node, leaves: int) -> None:
+    """Raise ``ValueError`` unless this is a node whose leaves are numbers below ``leaves``."""
+    if isinstance(node, int) and not isinstance(node, bool):
+        if not 0 <= node < leaves:
+            raise ValueError(f"a nesting names tensor {node} of {leaves}")
+        return
+    if not isinstance(node, dict) or len(node) != 1:
+        raise ValueError(f"{node!r:.80} is no nesting")
+    ((kind, items),) = node.items()
+    if kind == "const":
+        if not _is_constant(items):
+            raise ValueError(f"{items!r:.80} is no constant")
+        return
+    if kind not in ("tuple", "list", "dict", "fields") or not isinstance(items, list):
+        raise ValueError(f"{node!r:.80} is no nesting")
+    for item in items:
+        if kind in ("tuple", "list"):
+            check(item, leaves)
+            continue
+        keys = (str,) if kind == "fields" else (str, int)
+        if not isinstance(item, list) or len(item) != 2 or not isinstance(item[0], keys):
+            raise ValueError(f"{item!r:.80} is no key and nesting")
+        check(item[1], leaves)
+
+
+def _is_constant(value: object) -> bool:
+    if isinstance(value, list):
+        return all(_is_constant(item) for item in value)
+    return isinstance(value, CONSTANTS)
+
+
 def is_constant(node: Node) -> bool:
     """Whether the node is a fixed value, not a tensor."""
     return isinstance(node, dict) and "const" in node
