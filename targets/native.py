@@ -15,10 +15,15 @@ from pathlib import Path
 import tvm_ffi.libinfo
 
 COMPILERS = ("g++", "clang++", "c++")
+INSTALL_COMPILER = "install a C++ compiler (Debian: apt install g++), or name one in CXX"
 
 
 class MissingCompilerError(RuntimeError):
-    """No C++ compiler is on PATH."""
+    """No C++ compiler is on PATH; ``reason`` is the message without the remedy."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"{reason}. Remedy: {INSTALL_COMPILER}")
+        self.reason = reason
 
 
 def cache_root() -> Path:
@@ -41,10 +46,8 @@ def find_compiler() -> list[str]:
     for command in [own] if own else [[name] for name in COMPILERS]:
         if found := shutil.which(command[0]):
             return [found, *command[1:]]
-    said = f"CXX is {own[0]!r}, which is" if own else f"none of {', '.join(COMPILERS)} is"
-    raise MissingCompilerError(
-        f"{said} not on PATH: a C++ compiler is needed (Debian: apt install g++)"
-    )
+    said = f"CXX is {own[0]!r}, which is not" if own else f"none of {', '.join(COMPILERS)} is"
+    raise MissingCompilerError(f"no C++ compiler: {said} on PATH")
 
 
 def run_compiler(command: Sequence[str], source: Path) -> None:
@@ -72,17 +75,19 @@ def compiler_key(command: Sequence[str]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def shared_library(source: Path, path: Path, command: Sequence[str]) -> Path:
+def shared_library(
+    source: Path, path: Path, command: Sequence[str], libraries: Sequence[str] = ()
+) -> Path:
     """Compile ``source`` to the shared library ``path``, whole or not at all.
 
-    ``command`` is the compiler with its flags. Raises ``RuntimeError`` with what it said, or with
-    why the folder cannot be written.
+    ``command`` is the compiler with its flags, ``libraries`` the flags of what to link. Raises
+    ``RuntimeError`` with what the compiler said, or with why the folder cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix="building-") as folder:
             partial = Path(folder) / path.name
-            run_compiler([command[0], str(source), "-o", str(partial), *command[1:]], source)
+            run_compiler([*command, str(source), "-o", str(partial), *libraries], source)
             os.replace(partial, path)
     except OSError as error:
         raise RuntimeError(

@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 import os
 import tempfile
+from typing import Any
 
-import pytest
+import numpy as np
+import tvm
 
-from burnish.targets.opencl import runtime
+from burnish.targets.opencl import payload, runtime
 from support import require
 
 # PoCL keeps compiled kernels too; the user's own are neither read nor written by tests.
@@ -28,6 +30,20 @@ def require_device() -> runtime.Device:
     return runtime.devices()[0]
 
 
-@pytest.fixture
-def device() -> runtime.Device:
-    return require_device()
+def kernel(body: str, *parameters: tuple[str, str], name: str = "k") -> payload.Kernel:
+    """A kernel of ``body`` with parameters ``(dtype or "handle", C declaration)``."""
+    listed = ", ".join(declared for _, declared in parameters)
+    source = f"__kernel void {name}({listed}) {{ {body} }}"
+    return payload.Kernel(name, source, [dtype for dtype, _ in parameters])
+
+
+def load(*kernels: payload.Kernel) -> Any:
+    """A module of these kernels, or a skip where there is no device."""
+    require_device()
+    return payload.load(payload.write(kernels))
+
+
+def zeros(shape: tuple[int, ...], dtype: str) -> tvm.runtime.Tensor:
+    """A tensor on the first device, or a skip where there is none."""
+    require_device()
+    return tvm.runtime.tensor(np.zeros(shape, dtype), tvm.opencl(0))

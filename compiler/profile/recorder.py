@@ -5,11 +5,6 @@ The C function costs some ten nanoseconds; one in Python would cost more than sm
 
 from __future__ import annotations
 
-import hashlib
-import os
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +18,10 @@ from tvm import relax
 from burnish.compiler.artifact import cache_folder
 from burnish.compiler.errors import MeasureError
 from burnish.compiler.tensors import address
+from burnish.targets import native
 
 SOURCE = Path(__file__).with_name("record.c")
-COMPILERS = ("cc", "gcc", "clang")
+FLAGS = ("-O2", "-fPIC", "-shared")
 BUILTIN = ("vm.", "shape_func")
 """What the names of the virtual machine's own functions begin with."""
 
@@ -109,30 +105,13 @@ def _argument(value: Any) -> tuple[int, ...] | int:
 
 def _built() -> Path:
     """The C function as a library in the cache folder, built where it is not there yet."""
-    text = SOURCE.read_bytes() + tvm_ffi.__version__.encode()
-    path = cache_folder() / "profile" / f"record-{hashlib.sha256(text).hexdigest()[:16]}.so"
-    if path.is_file():
-        return path
-    compiler = next((found for name in COMPILERS if (found := shutil.which(name))), None)
-    if compiler is None:
-        raise MeasureError(f"a profile needs a C compiler on PATH: one of {', '.join(COMPILERS)}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, partial = tempfile.mkstemp(dir=path.parent, suffix=".so")
-        os.close(handle)
-        includes = [tvm_ffi.libinfo.find_include_path(), tvm_ffi.libinfo.find_dlpack_include_path()]
-        flags = ["-O2", "-fPIC", "-shared", *(f"-I{folder}" for folder in includes)]
-        run = subprocess.run(
-            [compiler, *flags, str(SOURCE), "-o", partial],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        if run.returncode != 0:
-            os.unlink(partial)
-            raise MeasureError(f"{compiler} cannot build {SOURCE.name}: {run.stderr.strip()[:500]}")
-        os.replace(partial, path)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise MeasureError(f"cannot build {SOURCE.name} into {path.parent}: {error}") from error
-    return path
+        compiler = [*native.find_compiler(), "-x", "c"]
+        key = f"{native.source_key([SOURCE], FLAGS)}-{native.compiler_key(compiler)}"
+        path = cache_folder() / "profile" / f"record-{key}.so"
+        if path.is_file():
+            return path
+        command = [*compiler, *FLAGS, *native.ffi_includes()]
+        return native.shared_library(SOURCE, path, command)
+    except RuntimeError as error:
+        raise MeasureError(f"a profile needs a small C library: {error}") from error

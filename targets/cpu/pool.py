@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import functools
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import tvm_ffi
-import tvm_ffi.libinfo
 from tvm import tirx
 from tvm.tirx import Evaluate, For, ForKind, SeqStmt, Stmt
+
+from burnish.targets import native
 
 SOURCES = tuple(Path(__file__).with_name(name) for name in ("pool.c", "replay.c"))
 AVAILABLE = sys.platform == "linux"
@@ -37,15 +37,11 @@ def compile_linked(compiler: str, folder: Path) -> list[str]:
 @functools.cache
 def _compiled(compiler: str, source: Path) -> bytes:
     """An object file, made once a process: that takes as long as a small model's kernels."""
-    include = (tvm_ffi.libinfo.find_include_path(), tvm_ffi.libinfo.find_dlpack_include_path())
     command = [compiler, "-x", "c", "-std=gnu11", "-O2", "-fPIC", "-fvisibility=hidden", "-pthread"]
-    command += [f"-I{found}" for found in include]
     with tempfile.TemporaryDirectory(prefix="burnish-linked-") as folder:
         path = Path(folder) / f"{source.stem}.o"
-        command += ["-c", str(source), "-o", str(path)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise RuntimeError(f"{compiler} does not compile {source.name}:\n{done.stderr.strip()}")
+        command += [*native.ffi_includes(), "-c", str(source), "-o", str(path)]
+        native.run_compiler(command, source)
         return path.read_bytes()
 
 

@@ -61,12 +61,20 @@ class Runtime {
 
   // Libraries to try in order, the first with a device wins; and what to say if there is none.
   // Set before the first use; later calls change nothing.
-  void Configure(std::vector<std::string> libraries, std::string remedy, std::string cache) {
+  void Configure(std::vector<std::string> libraries, std::string remedy) {
     std::lock_guard<std::mutex> lock(mutex_);
     if (opened_) return;
     libraries_ = std::move(libraries);
     remedy_ = std::move(remedy);
-    cache_ = std::move(cache);
+  }
+  // The folder of built programs; empty for none.
+  void SetCache(std::string folder) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    cache_ = std::move(folder);
+  }
+  std::string Cache() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return cache_;
   }
 
   // Opens OpenCL once. Whether there is a device; `Problem()` says why not.
@@ -89,7 +97,6 @@ class Runtime {
     Open();
     return problem_;
   }
-  const std::string& cache() const { return cache_; }
   const std::string& library() const { return library_; }
   const std::vector<std::unique_ptr<Device>>& devices() {
     Open();
@@ -98,7 +105,7 @@ class Runtime {
 
   Device* At(int id) {
     if (!Open()) {
-      TVM_FFI_THROW(RuntimeError) << "no OpenCL device here: " << problem_ << ". " << remedy_;
+      TVM_FFI_THROW(RuntimeError) << "no OpenCL device here: " << problem_ << ". Remedy: " << remedy_;
     }
     if (id < 0 || id >= static_cast<int>(devices_.size())) {
       std::ostringstream known;

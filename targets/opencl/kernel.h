@@ -44,6 +44,16 @@ inline bool IsBool(DLDataType type) {
   return type.code == kDLBool || (type.code == kDLUInt && type.bits == 1);
 }
 
+// A dtype's name, also of what is none. Nothing that may raise stands in a TVM_FFI_THROW: its
+// stream raises when it is destroyed, and a second error then ends the process.
+inline std::string TypeName(DLDataType type) {
+  try {
+    return ffi::DLDataTypeToString(type);
+  } catch (const ffi::Error&) {
+    return "code " + std::to_string(type.code) + " of " + std::to_string(type.bits) + " bits";
+  }
+}
+
 // Raises for what can never be launched with OpenCL.
 inline void CheckInfo(const KernelInfo& info) {
   for (const std::string& tag : info.tags) {
@@ -65,7 +75,7 @@ inline void CheckInfo(const KernelInfo& info) {
                         (type.code == kDLBfloat && type.bits == 16);
     if (type.lanes == 1 && (scalar || type.code == kDLOpaqueHandle)) continue;
     TVM_FFI_THROW(TypeError) << "argument " << i << " of the kernel '" << info.key
-                             << "' is of type " << ffi::DLDataTypeToString(type)
+                             << "' is of type " << TypeName(type)
                              << ", which cannot be passed to an OpenCL kernel by value";
   }
   for (int32_t extra : info.extra) {
@@ -195,7 +205,7 @@ class Kernel {
       if (type.bits == 32) return Pack(static_cast<float>(number));
       return Pack(number);
     }
-    if (!whole) Refuse(i, "must be a whole number (" + ffi::DLDataTypeToString(type) + ")");
+    if (!whole) Refuse(i, "must be a whole number (" + TypeName(type) + ")");
     if (IsBool(type)) return Pack(static_cast<uint8_t>(value.v_int64 != 0));
     // Signed and unsigned are cut to the same bits.
     if (type.bits == 8) return Pack(static_cast<uint8_t>(value.v_int64));

@@ -38,6 +38,14 @@ class PayloadReader {
     at_ += size;
     return bytes_.substr(at_ - size, size);
   }
+  // A name is printable ASCII, as it goes into messages.
+  std::string Name() {
+    std::string name = Text();
+    for (char letter : name) {
+      if (letter < ' ' || letter > '~') Fail();
+    }
+    return name;
+  }
   // A count of things that take at least `each` bytes.
   uint64_t Count(uint64_t each) {
     const uint64_t count = Number<uint64_t>();
@@ -64,11 +72,11 @@ class PayloadReader {
 inline Payload ReadPayload(const std::string& bytes) {
   PayloadReader reader(bytes);
   Payload payload;
-  payload.format = reader.Text();
+  payload.format = reader.Name();
   for (uint64_t left = reader.Count(40); left > 0; --left) {
     KernelInfo info;
-    info.key = reader.Text();
-    info.name = reader.Text();
+    info.key = reader.Name();
+    info.name = reader.Name();
     for (uint64_t n = reader.Count(4); n > 0; --n) {
       DLDataType type;
       type.code = reader.Number<uint8_t>();
@@ -76,7 +84,7 @@ inline Payload ReadPayload(const std::string& bytes) {
       type.lanes = reader.Number<uint16_t>();
       info.arguments.push_back(type);
     }
-    for (uint64_t n = reader.Count(8); n > 0; --n) info.tags.push_back(reader.Text());
+    for (uint64_t n = reader.Count(8); n > 0; --n) info.tags.push_back(reader.Name());
     for (uint64_t n = reader.Count(4); n > 0; --n) info.extra.push_back(reader.Number<int32_t>());
     payload.kernels.push_back(std::move(info));
   }

@@ -129,7 +129,7 @@ inline std::string BinaryOf(cl_program program) {
 inline cl_program BuildProgram(const std::string& name, const std::string& source, Device* device) {
   Runtime* runtime = Runtime::Get();
   Api& api = runtime->api;
-  const ProgramCache cache(runtime->cache(), *device, source);
+  const ProgramCache cache(runtime->Cache(), *device, source);
   cl_int code = CL_SUCCESS;
   std::string binary;
   if (cache.Load(&binary)) {

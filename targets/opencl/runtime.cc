@@ -275,11 +275,13 @@ TVM_FFI_STATIC_INIT_BLOCK() {
     return tvm::runtime::Timer(ffi::make_object<TimerNode>(Runtime::Get()->At(device.device_id)));
   });
   Register("burnish.opencl.configure",
-           [](ffi::Array<ffi::String> libraries, ffi::String remedy, ffi::String cache) {
+           [](ffi::Array<ffi::String> libraries, ffi::String remedy) {
              std::vector<std::string> paths;
              for (const ffi::String& path : libraries) paths.push_back(path);
-             Runtime::Get()->Configure(std::move(paths), remedy, cache);
+             Runtime::Get()->Configure(std::move(paths), remedy);
            });
+  Register("burnish.opencl.set_cache",
+           [](ffi::String folder) { Runtime::Get()->SetCache(folder); });
   Register("burnish.opencl.devices", [] {
     ffi::Array<ffi::Map<ffi::String, ffi::Any>> found;
     for (const auto& device : Runtime::Get()->devices()) found.push_back(Described(*device));

@@ -6,7 +6,8 @@ installed, and made anew for another one.
 
 Where OpenCL itself comes from:
 
-1. ``$BURNISH_OPENCL``, the path of a library, and nothing else if it is set;
+1. ``$BURNISH_OPENCL``, a library's path or several with ``:`` between them, and nothing else if
+   it is set;
 2. the system's loader, ``libOpenCL.so.1``, with the drivers installed for it;
 3. Intel's CPU driver, where pip put it (``intel-opencl-rt`` and ``intel-cmplr-lib-rt``).
 
@@ -33,9 +34,9 @@ FOLDER = Path(__file__).parent
 SOURCE = FOLDER / "runtime.cc"
 FLAGS = ["-std=c++17", "-O1", "-fPIC", "-shared", "-fvisibility=hidden", "-Wno-deprecated"]
 LIBRARY = "BURNISH_OPENCL"
-"""Environment variable: the OpenCL library to open instead of those found."""
+"""Environment variable: the OpenCL libraries to try instead of those found."""
 INSTALL = (
-    "Install a driver (Debian, on the CPU: apt install pocl-opencl-icd ocl-icd-libopencl1; pip: "
+    "install a driver (Debian, on the CPU: apt install pocl-opencl-icd ocl-icd-libopencl1; pip: "
     "intel-opencl-rt intel-cmplr-lib-rt), or name a library in BURNISH_OPENCL"
 )
 CACHED_PROGRAMS = 512 * 2**20
@@ -97,7 +98,8 @@ def ensure() -> None:
             return
         library = _open(_built())
         configure = tvm_ffi.get_global_func("burnish.opencl.configure")
-        configure(candidates(), INSTALL, str(_programs_folder()))
+        configure(candidates(), INSTALL)
+        cache_programs(native.cache_root() / "opencl" / "programs")
         _loaded.append(library)
 
 
@@ -114,12 +116,20 @@ def why_not() -> str:
 
     A device that is listed may still fail to build kernels: ``probe`` tries.
     """
+    reason, remedy = absence()
+    return f"{reason}. Remedy: {remedy}" if reason else ""
+
+
+def absence() -> tuple[str, str]:
+    """Why there is no device, and the remedy; both empty where there is one."""
     try:
         if devices():
-            return ""
+            return "", ""
+    except native.MissingCompilerError as error:
+        return error.reason, native.INSTALL_COMPILER
     except RuntimeError as error:
-        return str(error)
-    return f"{tvm_ffi.get_global_func('burnish.opencl.problem')()}. {INSTALL}"
+        return f"the OpenCL runtime cannot be made: {error}", "see what the compiler says"
+    return str(tvm_ffi.get_global_func("burnish.opencl.problem")()), INSTALL
 
 
 def counters() -> dict[str, int]:
@@ -133,7 +143,7 @@ def counters() -> dict[str, int]:
 def candidates() -> list[str]:
     """OpenCL libraries to try, in order."""
     if own := os.environ.get(LIBRARY):
-        return [own]
+        return own.split(os.pathsep)
     intel = Path(sys.prefix) / "lib" / "libintelocl.so"
     return ["libOpenCL.so.1", "libOpenCL.so", *([str(intel)] if intel.is_file() else [])]
 
@@ -161,8 +171,8 @@ def _built() -> Path:
     ffi = Path(tvm_ffi.libinfo.find_libtvm_ffi()).parent
     links = [f"-L{runtime}", "-ltvm_runtime", f"-L{ffi}", "-ltvm_ffi", "-ldl"]
     includes = [f"-I{tvm.libinfo.find_include_path()}", *native.ffi_includes()]
-    command = [*compiler, *FLAGS, *includes, *links]
-    return native.shared_library(SOURCE, _folder() / f"runtime-{key}.so", command)
+    path = _folder() / f"runtime-{key}.so"
+    return native.shared_library(SOURCE, path, [*compiler, *FLAGS, *includes], links)
 
 
 def _open(path: Path) -> ctypes.CDLL:
@@ -181,9 +191,9 @@ def _folder() -> Path:
     return native.cache_root() / "opencl"
 
 
-def _programs_folder() -> Path:
-    """The folder of built programs, made if it can be, and cut to its limit."""
-    folder = _folder() / "programs"
+def cache_programs(folder: Path) -> None:
+    """Keep built programs in ``folder``, which is made if it can be, and cut to its limit."""
+    tvm_ffi.get_global_func("burnish.opencl.set_cache")(str(folder))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         entries = [(file, file.stat()) for file in folder.iterdir()]
@@ -194,7 +204,6 @@ def _programs_folder() -> Path:
                 file.unlink(missing_ok=True)
     except OSError:  # a folder that cannot be written caches nothing and fails nothing
         pass
-    return folder
 
 
 def _plain(value: Any) -> Any:

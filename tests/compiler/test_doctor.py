@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from burnish.compiler import doctor
-from burnish.compiler.doctor import cpu, cuda, libraries, machine, other_cpus, tools
+from burnish.compiler.doctor import cpu, cuda, libraries, machine, opencl, other_cpus, tools
 from burnish.compiler.doctor.check import Check
 from burnish.targets.cuda import nvrtc
 from burnish.targets.cuda import target as cuda_target
+from burnish.targets.opencl import probe
 from burnish.targets.target import host
 from support import require_program
 
@@ -179,3 +180,33 @@ def _program(path: Path, script: str) -> None:
     """A shell script that stands for a program."""
     path.write_text(f"#!/bin/sh\n{script}")
     path.chmod(0o755)
+
+
+def test_opencl_runs_or_says_which_device_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    good = probe.Finding("opencl:0 (one, some)", float16=True)
+    bad = probe.Finding("opencl:1 (two, some)", "does not build\nat all")
+    monkeypatch.setattr(probe, "survey", lambda: probe.Survey((good, bad)))
+    found = opencl.kernel()
+    assert (found.status, found.remedy) == ("run", "")
+    assert found.detail == (
+        "opencl:0 (one, some) ran a kernel, right, float16 too; opencl:1 (two, some) fails: does "
+        "not build"
+    )
+    monkeypatch.setattr(probe, "survey", lambda: probe.Survey((bad,)))
+    found = opencl.kernel()
+    assert (found.status, "install a driver" in found.remedy) == ("compile only", True)
+    assert "kernels are generated, and cannot run here; opencl:1" in found.detail
+    none = probe.Survey((), "no C++ compiler", "install g++")
+    monkeypatch.setattr(probe, "survey", lambda: none)
+    found = opencl.kernel()
+    assert (found.status, found.remedy) == ("compile only", "install g++")
+    assert found.detail.endswith("; no C++ compiler")
+
+
+def test_opencl_without_its_code_generator(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails() -> None:
+        raise ValueError("target opencl is not enabled")
+
+    monkeypatch.setattr(opencl, "_generate", fails)
+    found = opencl.kernel()
+    assert (found.status, found.detail) == ("unavailable", "target opencl is not enabled")

@@ -1,0 +1,122 @@
+"""Nothing leaks, threads do not disturb each other, times come from the device."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+
+import numpy as np
+import psutil
+import pytest
+import tvm
+
+from burnish.targets.opencl import runtime
+from opencl_support import kernel, load, require_device, zeros
+
+OUT = ("handle", "__global float* out")
+FILL = kernel("out[get_global_id(0)] = value;", OUT, ("float32", "float value"), name="fill")
+
+
+def test_ten_thousand_calls_leak_nothing() -> None:
+    run = load(FILL).get_function("fill")
+    out = zeros((256,), "float32")
+
+    def calls(count: int) -> None:
+        for number in range(count):
+            run(out, number, 4, 64)
+            if number % 4 == 0:
+                other = tvm.runtime.empty((4096,), "float32", tvm.opencl(0))
+                other.copyfrom(np.zeros(4096, "float32"))
+        tvm.opencl(0).sync()
+
+    calls(2000)
+    gc.collect()
+    before = runtime.counters()
+    bytes_before = psutil.Process().memory_info().rss
+    calls(10_000)
+    gc.collect()
+    after = runtime.counters()
+    grown = psutil.Process().memory_info().rss - bytes_before
+    for name in ("live_buffers", "live_bytes", "live_kernels", "live_events"):
+        assert after[name] == before[name], name
+    assert after["launched"] - before["launched"] == 10_000
+    assert after["built"] == before["built"]
+    assert grown < 16 * 2**20, f"{grown / 10_000:.0f} bytes a call"
+
+
+def test_modules_give_their_kernels_back() -> None:
+    out = zeros((64,), "float32")
+    gc.collect()
+    before = runtime.counters()["live_kernels"]
+    module = load(FILL)
+    run = module.get_function("fill")
+    run(out, 1.0, 1, 64)
+    assert runtime.counters()["live_kernels"] == before + 1
+    del module
+    run(out, 2.0, 1, 64)  # a function outlives its module
+    assert out.numpy()[0] == 2
+    del run
+    gc.collect()
+    assert runtime.counters()["live_kernels"] == before
+
+
+def test_threads_share_a_kernel() -> None:
+    run = load(FILL).get_function("fill")
+    wrong: list[str] = []
+
+    def work(number: int) -> None:
+        out = zeros((512,), "float32")
+        for call in range(200):
+            run(out, number * 1000 + call, 8, 64)
+            if call % 10 == 0 and not (out.numpy() == number * 1000 + call).all():
+                wrong.append(f"thread {number}, call {call}")
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_copies_of_parts_and_between_buffers() -> None:
+    require_device()
+    values = np.arange(24, dtype="int16").reshape(4, 6)
+    first = tvm.runtime.tensor(values, tvm.opencl(0))
+    second = tvm.runtime.empty((4, 6), "int16", tvm.opencl(0))
+    first.copyto(second)
+    np.testing.assert_array_equal(second.numpy(), values)
+    empty = tvm.runtime.empty((0, 6), "int16", tvm.opencl(0))
+    assert empty.numpy().shape == (0, 6)
+
+
+def test_a_buffer_larger_than_the_device_allows() -> None:
+    device = require_device()
+    before = runtime.counters()
+    with pytest.raises(MemoryError, match=rf"its largest buffer is {device.max_alloc_bytes} bytes"):
+        tvm.runtime.empty((device.max_alloc_bytes + 1,), "uint8", tvm.opencl(0))
+    assert runtime.counters()["live_buffers"] == before["live_buffers"]
+
+
+SPIN = kernel(
+    "float x = 1; for (int i = 0; i < count; ++i) x = x * 0.999f + 0.5f; out[0] = x;",
+    *(OUT, ("int32", "int count")),
+    name="spin",
+)
+
+
+def test_the_timer_counts_the_device_and_not_the_host() -> None:
+    module = load(SPIN)
+    out = zeros((1,), "float32")
+    before = runtime.counters()
+    evaluate = module.time_evaluator("spin", tvm.opencl(0), number=5, repeat=3)
+    short = min(evaluate(out, 1_000, 1, 1).results)
+    long = min(evaluate(out, 1_000_000, 1, 1).results)
+    assert 0 < short < long
+    assert runtime.counters()["live_events"] == before["live_events"]
+
+    run, started = module.get_function("spin"), time.perf_counter()
+    run(out, 1_000_000, 1, 1)
+    tvm.opencl(0).sync()
+    assert long < 20 * (time.perf_counter() - started)
