@@ -26,11 +26,6 @@ class MissingCompilerError(RuntimeError):
         self.reason = reason
 
 
-def cache_root() -> Path:
-    """Where Burnish keeps files between processes: ``$BURNISH_CACHE``, else the user's cache."""
-    return Path(os.environ.get("BURNISH_CACHE") or Path.home() / ".cache" / "burnish")
-
-
 def ffi_includes() -> list[str]:
     """Compiler flags for the headers of the installed TVM FFI."""
     folders = (tvm_ffi.libinfo.find_include_path(), tvm_ffi.libinfo.find_dlpack_include_path())

@@ -28,6 +28,7 @@ from typing import Any
 import tvm_ffi
 import tvm_ffi.libinfo
 
+from burnish.runtime.reading import cache_folder
 from burnish.targets import native
 
 FOLDER = Path(__file__).parent
@@ -99,7 +100,7 @@ def ensure() -> None:
         library = _open(_built())
         configure = tvm_ffi.get_global_func("burnish.opencl.configure")
         configure(candidates(), INSTALL)
-        cache_programs(native.cache_root() / "opencl" / "programs")
+        cache_programs(cache_folder() / "opencl" / "programs")
         _loaded.append(library)
 
 
@@ -188,7 +189,7 @@ def _sources() -> list[Path]:
 
 
 def _folder() -> Path:
-    return native.cache_root() / "opencl"
+    return cache_folder() / "opencl"
 
 
 def cache_programs(folder: Path) -> None:

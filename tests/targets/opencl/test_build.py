@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from burnish.runtime.reading import cache_folder
 from burnish.targets import native
 from burnish.targets.opencl import probe, runtime
 from opencl_support import kernel, load, require_device, zeros
@@ -38,7 +39,7 @@ def programs(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "programs"
     runtime.cache_programs(folder)
     yield folder
-    runtime.cache_programs(native.cache_root() / "opencl" / "programs")
+    runtime.cache_programs(cache_folder() / "opencl" / "programs")
 
 
 def counted(value: float) -> dict[str, int]:
