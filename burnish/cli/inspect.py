@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from burnish.cli import console, options
+from burnish.cli import console, extracted, options
 from burnish.cli.artifacts import SUFFIX
 from burnish.cli.check import check as checked
 from burnish.cli.emitted import Emission
@@ -38,6 +38,13 @@ Check = Annotated[
         help="Say what of it can be imported; exit code 1 if not all can.",
     ),
 ]
+Extract = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Write the members of an artifact there: library, weights, manifest and the rest.",
+    ),
+]
 Ir = Annotated[bool, typer.Option("--ir", help="Print the IR as text, and nothing else.")]
 
 
@@ -50,6 +57,7 @@ def inspect(
     stage: At = Stage.imported,
     ir: Ir = False,
     check: Check = False,
+    extract: Extract = None,
     emit: options.Emit = None,
     kernel: options.Kernel = "*",
     emit_to: options.EmitTo = None,
@@ -81,8 +89,13 @@ def inspect(
     * `burnish inspect net.onnx --emit asm --kernel '*conv*' --emit-to code`
 
     * `burnish inspect net.burnish`
+
+    * `burnish inspect net.burnish --extract net`
     """
     emission = Emission.of(emit, kernel, emit_to)
+    if extract is not None:
+        _extract(model, extract)
+        return
     if model.endswith(SUFFIX):
         if emission:
             raise ConfigError("--emit is for models: an artifact holds machine code, not its text")
@@ -109,6 +122,16 @@ def inspect(
         print(found.text)
     else:
         found.show()
+
+
+def _extract(artifact: str, folder: str) -> None:
+    if not artifact.endswith(SUFFIX):
+        raise ConfigError(f"--extract is for artifacts, and {artifact} is none")
+    files = [str(path) for path in extracted.extract(artifact, folder)]
+    if console.flags.json:
+        console.print_json({"schema": 1, "artifact": artifact, "files": files})
+    else:
+        print("\n".join(files))
 
 
 def _emit(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -307,3 +308,31 @@ def test_the_compile_cache_is_listed_and_cleared(
     assert "1 models, " in call("cache", "size")[1]
     assert json.loads(call("cache", "clear", "--json")[1])["removed"] == 1
     assert "removed 0 files" in call("cache", "clear")[1]
+
+
+def test_extract_writes_the_members_of_a_whole_artifact(
+    folder: Path, call: Call, tmp_path: Path
+) -> None:
+    code, out, _ = call("inspect", str(folder / "net.burnish"), "--extract", str(tmp_path / "net"))
+    assert code == 0
+    files = {path.name: path.read_bytes() for path in (tmp_path / "net").iterdir()}
+    assert out.split() == [
+        str(tmp_path / "net" / name) for name in files_in(folder / "net.burnish")
+    ]
+    with zipfile.ZipFile(folder / "net.burnish") as archive:
+        assert files == {name: archive.read(name) for name in archive.namelist()}
+    damaged = bytearray((folder / "net.burnish").read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    (tmp_path / "bad.burnish").write_bytes(damaged)
+    code, _, err = call(
+        "inspect", str(tmp_path / "bad.burnish"), "--extract", str(tmp_path / "bad")
+    )
+    assert (code, "damaged" in err) == (2, True)
+    assert not (tmp_path / "bad").exists()
+    code, _, err = call("inspect", str(folder / "net.pt2"), "--extract", str(tmp_path / "bad"))
+    assert (code, "--extract is for artifacts" in err) == (2, True)
+
+
+def files_in(artifact: Path) -> list[str]:
+    with zipfile.ZipFile(artifact) as archive:
+        return archive.namelist()
