@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from burnish.compiler import registry
 from burnish.compiler.errors import ConfigError
+from burnish.compiler.libraries import as_libraries
 from burnish.compiler.precision import STORED
 from burnish.passes.configs import PruneConfig, QuantizeConfig
 
@@ -85,6 +86,8 @@ class CompileConfig:
     ``fold_onnx``   fix and fold the shapes of an ONNX file before its import.
     ``exact_conv``  sum convolutions term by term; else 3x3 ones may take Winograd's form, of fewer
                     operations, whose error stays within 1e-5 of the largest output.
+    ``libraries``   on CUDA, what a tuned library computes in a kernel's place: "cublas", single
+                    products of it, or "auto" to measure (:mod:`burnish.compiler.library_choice`).
 
     Raises :class:`ConfigError`, which lists what is known, for a value outside that.
     """
@@ -101,6 +104,7 @@ class CompileConfig:
     do_no_harm: bool = True
     fold_onnx: bool = True
     exact_conv: bool = False
+    libraries: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         given = object.__setattr__
@@ -108,6 +112,7 @@ class CompileConfig:
         given(self, "quantize", as_quantize(self.quantize))
         given(self, "tune", as_tune(self.tune))
         given(self, "passes", _as_passes(self.passes))
+        given(self, "libraries", as_libraries(self.libraries))
         if self.precision not in PRECISIONS:
             raise ConfigError(
                 f"precision {self.precision!r} is unknown; known: {', '.join(PRECISIONS)}"

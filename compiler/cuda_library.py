@@ -15,9 +15,10 @@ from typing import Any
 
 import tvm
 import tvm_ffi
+from tvm import relax
 
 from burnish.compiler.device_executable import device_executable
-from burnish.targets.cuda import fatbin, nvrtc, payload
+from burnish.targets.cuda import blas, fatbin, nvrtc, payload
 from burnish.targets.cuda.resources import Resources, resources
 from burnish.targets.cuda.target import CudaTarget
 from burnish.targets.target import usable_cores
@@ -62,8 +63,25 @@ def build_cuda_library(
         return _assembly(content, Path(workspace))
 
     path = folder / "lib.so"
-    executable.export_library(str(path), fpack_imports=pack, cc=compiler)
+    linked = [blas.compile_linked(compiler, folder)] if calls_blas(mod) else []
+    executable.export_library(str(path), fpack_imports=pack, addons=[*linked], cc=compiler)
+    for file in linked:
+        Path(file).unlink()
     return Library(path, found)
+
+
+def calls_blas(mod: tvm.IRModule) -> bool:
+    """Whether the graph hands a product to the function of ``blas.c``."""
+    calls: list[object] = []
+
+    def visit(expr: relax.Expr) -> None:
+        if isinstance(expr, relax.ExternFunc) and str(expr.global_symbol) == blas.SYMBOL:
+            calls.append(expr)
+
+    for func in mod.functions.values():
+        if isinstance(func, relax.Function):
+            relax.analysis.post_order_visit(func, visit)
+    return bool(calls)
 
 
 def _compiled(

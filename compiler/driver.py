@@ -17,7 +17,9 @@ from burnish.compiler.errors import ConfigError, TargetError, wrap_errors
 from burnish.compiler.gate import Gate
 from burnish.compiler.importers import LoadedModel, import_loaded, load_model
 from burnish.compiler.importers.files import Params
-from burnish.compiler.optimizer import run_passes
+from burnish.compiler.libraries import AUTO, check_libraries
+from burnish.compiler.optimizer import lowered, run_passes
+from burnish.compiler.pipeline import graph_phases
 from burnish.compiler.precision import check_precision
 from burnish.compiler.stages import Imported, Optimized, Source, Tuned, ir_text
 from burnish.compiler.tensors import aligned
@@ -25,6 +27,7 @@ from burnish.compiler.tune import Progress
 from burnish.compiler.waterfall import Report
 from burnish.passes.params import get_params
 from burnish.targets.choose import Target, choose_target
+from burnish.targets.cuda.target import CudaTarget
 
 
 def compile(
@@ -164,6 +167,11 @@ def optimize(
     start = time.perf_counter()
     with Gate(imported, cpu, settings) as gate:
         graph, mod, rows = run_passes(imported, cpu, settings, gate)
+    if AUTO in settings.libraries and isinstance(cpu, CudaTarget):
+        from burnish.compiler.library_choice import settled
+
+        settings = settled(graph, cpu, settings)
+        mod = lowered(graph, cpu, graph_phases(cpu, settings))
     report = imported.report.extended(*rows, optimize=time.perf_counter() - start)
     return Optimized(mod, graph, imported.signature, imported.source, cpu, settings, report)
 
@@ -242,6 +250,7 @@ def target_for(target: str | Target, config: CompileConfig) -> Target:
     with wrap_errors(TargetError):
         cpu = choose_target(target).with_threads(config.threads)
     check_precision(config.precision, cpu)
+    check_libraries(config.libraries, cpu)
     return cpu
 
 

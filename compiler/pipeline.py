@@ -11,7 +11,9 @@ from tvm import relax, tirx
 from tvm.relax import transform as T
 
 from burnish.compiler.config import CompileConfig
+from burnish.compiler.libraries import chooser
 from burnish.compiler.precision import STORED
+from burnish.passes.call_blas import CallBlas
 from burnish.passes.channels_last import FoldPadding, PutChannelsLast, WidenConv1d
 from burnish.passes.clean import DropUnusedWeights
 from burnish.passes.conv3d import FlattenConv3d
@@ -84,7 +86,9 @@ def _narrow(target: Target, precision: str) -> tuple[Pass, ...]:
 
 def _lower(target: Target, config: CompileConfig) -> tuple[Pass, ...]:
     own = (
-        _contractions_cpu(target, config) if isinstance(target, CpuTarget) else _contractions_gpu()
+        _contractions_cpu(target, config)
+        if isinstance(target, CpuTarget)
+        else _contractions_gpu(config)
     )
     branches = (OutlineBranches(),) if isinstance(target, CpuTarget) else ()
     return (
@@ -117,8 +121,9 @@ def _contractions_cpu(target: CpuTarget, config: CompileConfig) -> tuple[Pass, .
     )
 
 
-def _contractions_gpu() -> tuple[Pass, ...]:
-    return (LowerContractions(),)
+def _contractions_gpu(config: CompileConfig) -> tuple[Pass, ...]:
+    calls = (CallBlas(chooser(config.libraries)),) if config.libraries else ()
+    return (*calls, LowerContractions())
 
 
 def _fuse() -> tuple[Pass, ...]:

@@ -1,0 +1,64 @@
+"""What ``libraries`` of a configuration may say, and which products that means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from burnish.compiler.errors import ConfigError, TargetError
+
+if TYPE_CHECKING:
+    from burnish.targets.choose import Target
+    from burnish.targets.cuda.blas import Product
+
+LIBRARY = "cublas"
+AUTO = "auto"
+
+
+def as_libraries(given: object) -> tuple[str, ...]:
+    """``"cublas"`` -> that one; a list -> its names; raises :class:`ConfigError`."""
+    names = (given,) if isinstance(given, str) else given
+    if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(f"libraries must be a list of names, got {given!r}")
+    for name in names:
+        library, _, key = name.partition(":")
+        if name == AUTO and len(names) == 1:
+            continue
+        if library != LIBRARY or name == f"{LIBRARY}:":
+            raise ConfigError(
+                f"libraries: {name!r} is unknown; known: {LIBRARY}, {LIBRARY}:PRODUCT, and {AUTO} "
+                "alone"
+            )
+        if key:
+            from burnish.targets.cuda.blas import check_key
+
+            try:
+                check_key(key)
+            except ValueError as error:
+                raise ConfigError(f"libraries: {error}") from error
+    return tuple(names)
+
+
+def check_libraries(libraries: Sequence[str], target: Target) -> None:
+    """Raise where ``target`` has no such library, or where there is nothing to measure on."""
+    from burnish.targets.cuda.target import CudaTarget
+
+    if libraries and not isinstance(target, CudaTarget):
+        raise ConfigError(
+            f"libraries={list(libraries)!r} is for CUDA; the target {target.name!r} has no library "
+            "to call"
+        )
+    why = target.why_not_here() if AUTO in libraries else ""
+    if why:
+        raise TargetError(
+            f'libraries="{AUTO}" measures on this machine, but {why}: say libraries="{LIBRARY}", '
+            "or give a recipe that was finished on a machine with the GPU"
+        )
+
+
+def chooser(libraries: Sequence[str]) -> Callable[[Product], bool]:
+    """Whether a product is the library's."""
+    if LIBRARY in libraries:
+        return lambda product: True
+    keys = {name.partition(":")[2] for name in libraries}
+    return lambda product: product.key in keys

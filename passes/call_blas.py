@@ -1,0 +1,116 @@
+"""Hand products to a library's function instead of a kernel, the ones that are chosen."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import tvm
+from tvm import relax
+from tvm.relax.expr_functor import PyExprMutator, mutator
+
+from burnish.passes.graph import bindings, op_name, references, static_shape
+from burnish.passes.rewrite import rewritten
+from burnish.targets.cuda.blas import SYMBOL, Product
+
+_ACTIVATIONS = {"relax.nn.relu": "relu", "relax.nn.gelu_tanh": "gelu_tanh"}
+
+
+@tvm.transform.module_pass(opt_level=0, name="CallBlas")
+@dataclass(frozen=True)
+class CallBlas:
+    """Let ``SYMBOL`` compute each product of static shape that ``chosen`` says yes to.
+
+    1. ``matmul`` of two floats of one type; a transpose of the last two axes is read through.
+    2. A bias along the columns, then relu or gelu (tanh form), go into the same call where nothing
+       else reads the value between; each longer chain is a product of its own to ``chosen``.
+    """
+
+    chosen: Callable[[Product], bool]
+
+    def transform_module(self, mod: tvm.IRModule, _ctx: object) -> tvm.IRModule:
+        new = rewritten(mod, lambda mod: _Rewriter(mod, self.chosen))
+        return relax.transform.DeadCodeElimination()(new)
+
+
+@dataclass(frozen=True)
+class _Chain:
+    """A product and what follows it, with the operands in the graph as it was."""
+
+    product: Product
+    operands: tuple[relax.Expr, ...]
+
+
+@mutator
+class _Rewriter(PyExprMutator):
+    def __init__(self, mod: tvm.IRModule, chosen: Callable[[Product], bool]) -> None:
+        super().__init__(mod)
+        self._chosen = chosen
+        self._reads: Counter[relax.Var] = Counter()
+        self._made: dict[relax.Var, relax.Expr] = {}
+        for func in mod.functions.values():
+            if isinstance(func, relax.Function):
+                self._reads.update(references(func))
+                self._made.update((b.var, b.value) for b in bindings(func))
+
+    def visit_call_(self, call: relax.Call) -> relax.Expr:
+        chain = self._chain(call)
+        if chain is None or chain.product.why_not() or not self._chosen(chain.product):
+            return super().visit_call_(call)
+        operands = [self.visit_expr(operand) for operand in chain.operands]
+        flags = relax.prim_value(chain.product.flags)
+        return relax.call_dps_packed(SYMBOL, relax.Tuple([*operands, flags]), call.ty)
+
+    def _chain(self, expr: relax.Expr | None) -> _Chain | None:
+        name = op_name(expr)
+        if name == "relax.matmul":
+            return self._matmul(expr)
+        if name in _ACTIVATIONS:
+            before = self._before(expr.args[0])
+            if before is None or before.product.activation:
+                return None
+            return replace(
+                before, product=replace(before.product, activation=_ACTIVATIONS[name])
+            )
+        if name == "relax.add":
+            return self._biased(*expr.args) or self._biased(*reversed(expr.args))
+        return None
+
+    def _before(self, operand: relax.Expr) -> _Chain | None:
+        """The chain that ``operand`` ends, where nothing else reads it."""
+        if not isinstance(operand, relax.Var) or self._reads[operand] != 1:
+            return None
+        return self._chain(self._made.get(operand))
+
+    def _biased(self, value: relax.Expr, bias: relax.Expr) -> _Chain | None:
+        before = self._before(value)
+        if before is None or before.product.bias or before.product.activation:
+            return None
+        if static_shape(bias) != (before.product.n,) or bias.ty.dtype != value.ty.dtype:
+            return None
+        return _Chain(replace(before.product, bias=True), (*before.operands, bias))
+
+    def _matmul(self, call: relax.Call) -> _Chain | None:
+        dtypes = {str(expr.ty.dtype) for expr in (*call.args, call)}
+        (a, a_turned), (b, b_turned) = map(self._turned, call.args)
+        a_shape, b_shape = static_shape(a), static_shape(b)
+        if len(dtypes) != 1 or not a_shape or not b_shape or min(len(a_shape), len(b_shape)) < 2:
+            return None
+        m, k = a_shape[-2:][::-1] if a_turned else a_shape[-2:]
+        n = b_shape[-2] if b_turned else b_shape[-1]
+        product = Product(
+            dtypes.pop(), m, n, k, a_shape[:-2], b_shape[:-2], a_turned, b_turned
+        )
+        return _Chain(product, (a, b))
+
+    def _turned(self, operand: relax.Expr) -> tuple[relax.Expr, bool]:
+        """What a transpose of the last two axes was made of, and whether it was one."""
+        made = self._made.get(operand) if isinstance(operand, relax.Var) else None
+        if made is None or op_name(made) != "relax.permute_dims":
+            return operand, False
+        rank = int(operand.ty.ndim)
+        axes = made.attrs.axes
+        given = list(range(rank))[::-1] if axes is None else [int(axis) % rank for axis in axes]
+        swapped = [*range(rank - 2), rank - 1, rank - 2]
+        return (made.args[0], True) if given == swapped else (operand, False)
