@@ -26,6 +26,7 @@ from burnish.compiler.tensors import InputSlot, address, give, given_array
 from burnish.compiler.waterfall import Report
 from burnish.targets.choose import Target
 from burnish.targets.cpu import pool
+from burnish.targets.cuda import libraries as cuda_libraries
 from burnish.targets.target import CpuTarget
 
 
@@ -79,6 +80,8 @@ class Compiled:
                 self._main = relax.VirtualMachine(self._loaded, tvm.cpu())["main"]
                 self._to_record = pool.AVAILABLE and not signature.symbols
             else:
+                if config.libraries:
+                    cuda_libraries.offer_blas()
                 self._main = OnDevice(
                     self._loaded, list(self.params.values()), tvm.device(target.kind)
                 )

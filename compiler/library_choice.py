@@ -47,9 +47,7 @@ def settled(
     return config.overridden(libraries=tuple(sorted(chosen)))
 
 
-def products(
-    graph: tvm.IRModule, target: CudaTarget, config: CompileConfig
-) -> dict[str, Product]:
+def products(graph: tvm.IRModule, target: CudaTarget, config: CompileConfig) -> dict[str, Product]:
     """Every product of a graph that the library would take, by key."""
     found: dict[str, Product] = {}
 

@@ -70,9 +70,7 @@ class _Rewriter(PyExprMutator):
             before = self._before(expr.args[0])
             if before is None or before.product.activation:
                 return None
-            return replace(
-                before, product=replace(before.product, activation=_ACTIVATIONS[name])
-            )
+            return replace(before, product=replace(before.product, activation=_ACTIVATIONS[name]))
         if name == "relax.add":
             return self._biased(*expr.args) or self._biased(*reversed(expr.args))
         return None
@@ -99,9 +97,7 @@ class _Rewriter(PyExprMutator):
             return None
         m, k = a_shape[-2:][::-1] if a_turned else a_shape[-2:]
         n = b_shape[-2] if b_turned else b_shape[-1]
-        product = Product(
-            dtypes.pop(), m, n, k, a_shape[:-2], b_shape[:-2], a_turned, b_turned
-        )
+        product = Product(dtypes.pop(), m, n, k, a_shape[:-2], b_shape[:-2], a_turned, b_turned)
         return _Chain(product, (a, b))
 
     def _turned(self, operand: relax.Expr) -> tuple[relax.Expr, bool]:

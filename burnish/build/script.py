@@ -81,6 +81,7 @@ def build(
     no_fold: options.NoFold = False,
     keep_all: options.KeepAll = False,
     exact_conv: options.ExactConv = False,
+    libraries: options.Libraries = None,
     register: options.Register = None,
     no_cache: options.NoCache = False,
     json: options.Json = False,
@@ -94,7 +95,17 @@ def build(
     if out is None and not emit:
         raise ConfigError("nothing to do: say -o FILE, --emit KIND, or both")
     settings = Settings(
-        recipe, prune, quantize, precision, tune, threads, no_fold, keep_all, register, exact_conv
+        recipe,
+        prune,
+        quantize,
+        precision,
+        tune,
+        threads,
+        no_fold,
+        keep_all,
+        register,
+        exact_conv,
+        libraries,
     )
     path = absolute(out) if out is not None else None
     if path is not None:

@@ -37,6 +37,7 @@ def compile(
     no_fold: options.NoFold = False,
     keep_all: options.KeepAll = False,
     exact_conv: options.ExactConv = False,
+    libraries: options.Libraries = None,
     register: options.Register = None,
     no_cache: options.NoCache = False,
     json: options.Json = False,
@@ -55,7 +56,17 @@ def compile(
     * `burnish compile net.pt2 -o net.burnish --recipe recipe.toml --tune 64`
     """
     settings = Settings(
-        recipe, prune, quantize, precision, tune, threads, no_fold, keep_all, register, exact_conv
+        recipe,
+        prune,
+        quantize,
+        precision,
+        tune,
+        threads,
+        no_fold,
+        keep_all,
+        register,
+        exact_conv,
+        libraries,
     )
     path = absolute(out)
     check_writable(path)

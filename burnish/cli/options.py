@@ -99,6 +99,15 @@ ExactConv = Annotated[
     bool,
     typer.Option("--exact-conv", help="Sum convolutions term by term, never in Winograd's form."),
 ]
+Libraries = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--libraries",
+        metavar="NAME",
+        help="On CUDA, what a tuned library computes: cublas, cublas:PRODUCT (may be repeated), "
+        "or auto to measure on this machine's GPU.",
+    ),
+]
 Register = Annotated[
     str | None,
     typer.Option(

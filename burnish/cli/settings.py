@@ -25,6 +25,7 @@ class Settings:
     keep_all: bool = False
     register: str | None = None
     exact_conv: bool = False
+    libraries: list[str] | None = None
 
     def config(self) -> CompileConfig:
         """The recipe with the flags over it, names looked up; raises ``ConfigError``."""
@@ -36,6 +37,7 @@ class Settings:
             "precision": self.precision,
             "tune": self.tune,
             "threads": self.threads,
+            "libraries": self.libraries or None,
         }
         config = config.overridden(
             **{key: value for key, value in said.items() if value is not None}

@@ -20,8 +20,8 @@ ACTIVATIONS = {"": 0, "relu": 8, "gelu_tanh": 16}
 """What cuBLASLt applies after a product, and its bit in the flags of ``blas.c``."""
 _A_TURNED, _B_TURNED, _BIAS = 1, 2, 4
 _KEY = re.compile(
-    rf"({'|'.join(DTYPES)}) (\[[0-9x]*\*[0-9x]*\] )?([0-9]+)x([0-9]+)x([0-9]+) ([nt])([nt])(\+bias)?"
-    rf"(?:\+({'|'.join(filter(None, ACTIVATIONS))}))?"
+    rf"(?:{'|'.join(DTYPES)}) (?:\[[0-9x]*\*[0-9x]*\] )?[0-9]+x[0-9]+x[0-9]+ [nt][nt](?:\+bias)?"
+    rf"(?:\+(?:{'|'.join(filter(None, ACTIVATIONS))}))?"
 )
 
 

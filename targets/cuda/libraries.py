@@ -25,6 +25,18 @@ def toolkit() -> Path:
     raise MissingLibraryError(f"building for CUDA needs its headers and NVRTC: {INSTALL}")
 
 
+def offer_blas() -> None:
+    """Open pip's cuBLASLt, where there is one, so that libraries find it by its bare name."""
+    spec = importlib.util.find_spec("nvidia")
+    for place in (spec.submodule_search_locations if spec is not None else None) or ():
+        for path in sorted(Path(place).glob("*/lib/libcublasLt.so.1[23]"), reverse=True):
+            try:
+                ctypes.CDLL(str(path))
+                return
+            except OSError:
+                continue
+
+
 @functools.cache
 def library(name: str) -> ctypes.CDLL:
     """A shared library of the toolkit, ``libnvrtc.so.13``."""

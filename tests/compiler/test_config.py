@@ -70,6 +70,7 @@ configs = st.builds(
     do_no_harm=st.booleans(),
     fold_onnx=st.booleans(),
     exact_conv=st.booleans(),
+    libraries=st.sampled_from([(), ("cublas",), ("auto",), ("cublas:float32 1x2x3 nn",)]),
     precision=st.sampled_from(PRECISIONS),
 )
 

@@ -1,4 +1,4 @@
-"""``libraries`` of a configuration: what it may say, how it is measured, and a model that calls one."""
+"""``libraries`` of a configuration: what it may say, how it is measured, and a model by one."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_other_targets_have_no_library():
 
 def test_nothing_is_measured_where_there_is_no_gpu(monkeypatch):
     monkeypatch.setattr(CudaTarget, "why_not_here", lambda self: "there is none")
-    with pytest.raises(TargetError, match='measures on this machine, but there is none.*"cublas"'):
+    with pytest.raises(TargetError, match=r'measures on this machine, but there is none.*"cublas"'):
         burnish.compile(
             made(Net), (torch.randn(5, 16),), target=parse_cuda("cuda"), libraries="auto"
         )

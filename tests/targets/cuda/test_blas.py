@@ -32,7 +32,9 @@ def stub(tmp_path_factory):
 
 
 sizes = st.integers(1, 9)
-outers = st.sampled_from([((), ()), ((3,), ()), ((), (2,)), ((2,), (2,)), ((2, 3), ()), ((2, 1), (2, 1))])
+outers = st.sampled_from(
+    [((), ()), ((3,), ()), ((), (2,)), ((2,), (2,)), ((2, 3), ()), ((2, 1), (2, 1))]
+)
 products = st.builds(
     lambda outer, **fields: Product(a_outer=outer[0], b_outer=outer[1], **fields),
     outers,
@@ -68,9 +70,7 @@ def expected(product: Product, a, b, bias) -> np.ndarray:
 
 
 def stored(value: np.ndarray, turned: bool):
-    return tvm.runtime.tensor(
-        np.ascontiguousarray(np.swapaxes(value, -1, -2)) if turned else value
-    )
+    return tvm.runtime.tensor(np.ascontiguousarray(np.swapaxes(value, -1, -2)) if turned else value)
 
 
 @given(products, st.integers(0, 2**32 - 1))
@@ -153,7 +153,7 @@ def test_without_the_library_it_says_where_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setenv("BURNISH_CUBLASLT", str(tmp_path / "none.so"))
     function = tvm_ffi.load_module(str(build_function(tmp_path)))[SYMBOL]
     one = tvm.runtime.tensor(np.ones((1, 1), "float32"))
-    with pytest.raises(RuntimeError, match="calls cuBLASLt.*none.so.*pip install nvidia-cublas"):
+    with pytest.raises(RuntimeError, match=r"calls cuBLASLt.*none.so.*pip install nvidia-cublas"):
         function(one, one, 0, tvm.runtime.empty((1, 1), "float32"))
 
 
