@@ -60,7 +60,7 @@ def products(graph: tvm.IRModule, target: CudaTarget, config: CompileConfig) -> 
     with target.tvm():
         for step in phase.passes:
             if step.info.name == "CallBlas":
-                CallBlas(seen)(mod)
+                tvm.transform.Sequential([CallBlas(seen)])(mod)
                 break
             mod = step(mod)
     return found

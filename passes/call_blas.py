@@ -63,6 +63,8 @@ class _Rewriter(PyExprMutator):
         return relax.call_dps_packed(SYMBOL, relax.Tuple([*operands, flags]), call.ty)
 
     def _chain(self, expr: relax.Expr | None) -> _Chain | None:
+        if expr is None:
+            return None
         name = op_name(expr)
         if name == "relax.matmul":
             return self._matmul(expr)
