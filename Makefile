@@ -17,7 +17,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 READY := $(VENV)/.ready
 VENV_TF ?= .venv-tf
 # Of NVIDIA's packages, those of the extra "cuda".
-CUDA_COMPILER := ^nvidia-(cuda-(cccl|crt|nvrtc|runtime)|nvfatbin)==
+CUDA_COMPILER := ^nvidia-(cuda-(cccl|crt|nvdisasm|nvrtc|runtime)|nvfatbin)==
 FOLDERS := compiler models passes targets
 # Tests run in so many processes at once; a test and its neighbours in a file mostly share one.
 JOBS ?= 2

@@ -76,7 +76,8 @@ class CompileConfig:
     ``"int4"``, ``"w4g32"``, ``tune=64`` (trials); so is a mapping of their fields.
 
     ``precision``   what floats are computed in: "fp32"; "bf16" where the target has AVX512-BF16,
-                    sums in float32; "fp16" for weights stored in two bytes.
+                    sums in float32; "fp16" for weights stored in two bytes; "tf32" where the
+                    target is a GPU whose tensor cores may round float32 to 19 bits.
     ``threads``     CPU threads; ``None``: ``$BURNISH_THREADS``, else every usable core.
     ``opt_level``   0 to 3, as TVM's pass context takes it.
     ``passes``      extra passes: a registered name, or a pair (name or pass, phase).

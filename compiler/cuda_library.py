@@ -6,7 +6,6 @@ source is compiled, and the machine code put in its place.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -20,14 +19,12 @@ from tvm import relax
 from burnish.compiler.device_executable import device_executable
 from burnish.targets.cuda import blas, fatbin, nvrtc, payload
 from burnish.targets.cuda.resources import Resources, resources
+from burnish.targets.cuda.source import prepared
 from burnish.targets.cuda.target import CudaTarget
 from burnish.targets.target import usable_cores
 
 BLOB = "__tvm_ffi__library_bin"
 """Symbol of a library under which TVM finds its modules."""
-_BAD_NAME = re.compile(r"(^|[^\w.])(\d+_[A-Za-z]\w*)")
-"""Names that begin with a digit, as TVM's code generator writes for a weight called ``2.weight``;
-C++ has no number of that form."""
 
 
 @dataclass(frozen=True)
@@ -96,11 +93,6 @@ def _compiled(
     for code in codes:
         found[code.arch] = resources(code.cubin)
     return part.compiled("fatbin", fatbin.pack(codes, "kernels"))
-
-
-def prepared(source: str) -> str:
-    """CUDA C++ of TVM with names that C++ has."""
-    return _BAD_NAME.sub(r"\1v_\2", source)
 
 
 def _assembly(content: bytes, folder: Path) -> str:

@@ -20,7 +20,7 @@ from burnish.compiler.importers.files import Params
 from burnish.compiler.libraries import AUTO, check_libraries
 from burnish.compiler.optimizer import lowered, run_passes
 from burnish.compiler.pipeline import graph_phases
-from burnish.compiler.precision import check_precision
+from burnish.compiler.precision import check_precision, in_precision
 from burnish.compiler.stages import Imported, Optimized, Source, Tuned, ir_text
 from burnish.compiler.tensors import aligned
 from burnish.compiler.tune import Progress
@@ -251,7 +251,7 @@ def target_for(target: str | Target, config: CompileConfig) -> Target:
         cpu = choose_target(target).with_threads(config.threads)
     check_precision(config.precision, cpu)
     check_libraries(config.libraries, cpu)
-    return cpu
+    return in_precision(config.precision, cpu)
 
 
 def _examples(inputs: Any) -> tuple[Any, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from burnish.compiler.errors import ConfigError
@@ -9,21 +10,44 @@ from burnish.compiler.errors import ConfigError
 if TYPE_CHECKING:
     from burnish.targets.choose import Target
 
-STORED: dict[str, str | None] = {"fp32": None, "bf16": "bfloat16", "fp16": "float16"}
+STORED: dict[str, str | None] = {
+    "fp32": None,
+    "tf32": None,
+    "bf16": "bfloat16",
+    "fp16": "float16",
+}
 """Precision -> the type that weights are stored in, where it is not their own.
 
 ``fp32``  exact float32.
+``tf32``  products on a GPU's tensor cores read 19 of the 32 bits of a float32, sums are float32.
 ``bf16``  weights and what they are multiplied by are bfloat16, sums and all else float32.
 ``fp16``  weights are stored as float16 and computed with as float32.
 """
 _CONVERTS_FLOAT16 = {"f16c", "avx512f", "neon", "fullfp16"}
 
 
+def in_precision(precision: str, target: Target) -> Target:
+    """``target`` that computes in a precision it was checked for."""
+    from burnish.targets.cuda.target import CudaTarget
+
+    return (
+        replace(target, tf32=precision == "tf32") if isinstance(target, CudaTarget) else target
+    )
+
+
 def check_precision(precision: str, target: Target) -> None:
     """Raise :class:`ConfigError` where ``target`` lacks the instructions of a precision."""
     from burnish.targets.cpu import dots
+    from burnish.targets.cuda.target import CudaTarget
     from burnish.targets.target import CpuTarget
 
+    if precision == "tf32":
+        if not isinstance(target, CudaTarget) or target.capability < 80:
+            raise ConfigError(
+                'precision="tf32" needs tensor cores of sm_80 or later, which the target '
+                f'{target.name!r} need not have: target="cuda:sm_80" has them'
+            )
+        return
     if not isinstance(target, CpuTarget):
         if precision != "fp32":
             raise ConfigError(

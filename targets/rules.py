@@ -9,6 +9,8 @@ import tvm
 from tvm import s_tir, tirx
 from tvm.s_tir import dlight
 
+from burnish.targets.names import with_c_names
+
 RULE = "burnish.rule"
 """Function attribute: the rule that laid a kernel out."""
 SCHEDULED = "tirx.is_scheduled"
@@ -45,7 +47,8 @@ def laid_out(
     rules: Mapping[str, Rule[T]],
     fits: Callable[[tirx.PrimFunc, T], bool] = lambda _func, _target: True,
 ) -> tirx.PrimFunc:
-    """``func`` as the first of ``rules`` lays it out whose result ``fits``; same parameters.
+    """``func`` as the first of ``rules`` lays it out whose result ``fits``; same parameters, by
+    names that C has.
 
     A rule that does not apply, or breaks on an odd shape, gives way to the next one; the name of
     the rule is in the attribute ``RULE``. Call it with the target in scope. Raises ``ValueError``
@@ -54,6 +57,7 @@ def laid_out(
     attrs = dict(func.attrs.items()) if func.attrs is not None else {}
     if SCHEDULED in attrs or "tirx.is_host_func" in attrs:
         return func
+    func = with_c_names(func)
     for name, rule in rules.items():
         try:
             found = rule(func, target)

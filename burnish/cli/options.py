@@ -54,7 +54,10 @@ Quantize = Annotated[
 ]
 Precision = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="fp32, bf16 (AVX512-BF16) or fp16 (weights in two bytes)."),
+    typer.Option(
+        metavar="NAME",
+        help="fp32, bf16 (AVX512-BF16), fp16 (weights in two bytes) or tf32 (GPUs).",
+    ),
 ]
 Tune = Annotated[int | None, typer.Option(metavar="TRIALS", help="Search for faster schedules.")]
 Threads = Annotated[

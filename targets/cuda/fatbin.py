@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import struct
 from collections.abc import Sequence
 
 from burnish.targets.cuda.libraries import library
@@ -10,6 +11,8 @@ from burnish.targets.cuda.nvrtc import Code
 from burnish.targets.cuda.target import capability
 
 LIBRARY = "libnvfatbin.so.13"
+MAGIC = b"\x50\xed\x55\xba"
+_CUBIN = 2
 
 
 def pack(codes: Sequence[Code], name: str) -> bytes:
@@ -34,6 +37,29 @@ def pack(codes: Sequence[Code], name: str) -> bytes:
         return image.raw
     finally:
         nvfatbin.nvFatbinDestroy(ctypes.byref(handle))
+
+
+def machine_codes(image: bytes) -> dict[str, bytes]:
+    """Architecture -> the cubin for it, of an image or of a file that has one image within it.
+
+    An image is a head (magic, 2 bytes version, 2 bytes its size, 8 bytes of all that follows) and
+    entries, each with a head of its own: kind (2 bytes), at 4 the head's size, at 8 (8 bytes) the
+    size of what follows it, at 28 the architecture's number. ``ValueError`` where there is none.
+    """
+    start = image.find(MAGIC)
+    if start < 0:
+        raise ValueError("no image of machine code for GPUs")
+    head, size = struct.unpack_from("<HQ", image, start + 6)
+    at, found = start + head, {}
+    end = at + size
+    while at < end:
+        (kind,) = struct.unpack_from("<H", image, at)
+        skip, size = struct.unpack_from("<IQ", image, at + 4)
+        (number,) = struct.unpack_from("<I", image, at + 28)
+        if kind == _CUBIN:
+            found[f"sm_{number}"] = image[at + skip : at + skip + size]
+        at += skip + size
+    return found
 
 
 def _check(status: int) -> None:

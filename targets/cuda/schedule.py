@@ -1,6 +1,6 @@
 """The default schedule of a CUDA kernel: the first rule that applies.
 
-1. ``tensor-core``  products of two-byte floats, by our own rule
+1. ``tensor-core``  products of two-byte floats, int8 and tf32, by our own rule
 2. ``matmul``, ``gemv``, ``reduction``, ``general-reduction``  dlight's, of TVM
 3. ``fallback``     dlight's: every element a thread, whatever the kernel does
 

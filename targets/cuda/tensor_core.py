@@ -1,16 +1,24 @@
-"""Products of two-byte floats on tensor cores: ``C[s, i, j] = sum_k A[s, i, k] B[s, j, k]``.
+"""Products on tensor cores: ``C[s, i, j] = sum_k A[s, i, k] B[s, j, k]``.
 
 Matmul, attention's products and convolutions are of this form, the latter with several axes as one
-``i`` (batch, height, width) and one ``k`` (window, channels). Sums are float32.
+``i`` (batch, height, width) and one ``k`` (window, channels). Operands and sums:
+
+==============  ======  =========================================================================
+float16         float32 from sm_75 on
+bfloat16        float32 from sm_80 on
+int8            int32   from sm_75 on
+float32 (tf32)  float32 from sm_80 on, where the target allows it: the last 13 bits are dropped
+==============  ======  =========================================================================
 
 1. A block of threads computes a tile of the output, ``rows x columns``, over ``depth`` of ``k`` at
    a time. Tiles are smaller where the output has too few for the GPU's multiprocessors. What is
    left over of odd sizes is padded with zeros as it is read.
-2. Operands go from global to shared memory, some steps (``stages``) ahead, by asynchronous copies
-   of 16 bytes where whole ones can be taken. A row of shared memory is 16 bytes longer than its
-   content, so that the eight rows that ``ldmatrix`` reads at once lie in different banks.
-3. Each warp multiplies 16 x 16 x 16 at a time (``mma.m16n8k16``), its operands read by
-   ``ldmatrix`` one step ahead.
+2. Operands go from global to shared memory, some steps (``stages``) ahead: from sm_80 on by
+   asynchronous copies of 16 bytes where whole ones can be taken. A row of shared memory is 16
+   bytes longer than its content, so that the eight rows that ``ldmatrix`` reads at once lie in
+   different banks. ``B`` keeps its columns last only in two-byte floats, which ``ldmatrix`` turns.
+3. Each warp multiplies ``16 x 16 x 32 bytes`` at a time (:mod:`burnish.targets.cuda.mma`), its
+   operands read by ``ldmatrix`` one step ahead.
 4. The sums go to shared memory, and from there through all that follows (bias, activation,
    rounding) to the output, in whole rows.
 
@@ -20,7 +28,7 @@ and in reading ``B`` with either axis last.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,14 +37,13 @@ from tvm.s_tir.dlight.analysis import get_root_block
 from tvm.s_tir.dlight.gpu import matmul as products
 from tvm.tirx.analysis import undefined_vars
 
-from burnish.targets.cuda.intrinsics import cuda_intrinsics
+from burnish.targets.cuda import mma
+from burnish.targets.cuda.mma import Matrix
 from burnish.targets.cuda.target import CudaTarget
 
-DTYPES = ("float16",)
-MICRO = 16
-_WARP, _VECTOR = 32, 8
-_PAD = 8
-"""Elements that a row of shared memory is longer than its content."""
+_SINCE = {"float16": 75, "int8": 75, "bfloat16": 80, "float32": 80}
+_PAD = 16
+"""Bytes that a row of shared memory is longer than its content."""
 _LEAST_DEPTH = 16
 """Of ``k``: shorter sums are not worth a tile."""
 _Kind = products.IterKind
@@ -46,7 +53,8 @@ _MULTIPROCESSORS = 100
 
 @dataclass(frozen=True)
 class Tile:
-    """Sizes of a tile, the warps along its rows and columns, and the steps in flight."""
+    """Sizes of a tile (``depth`` in bytes), the warps along its rows and columns, and the steps in
+    flight."""
 
     rows: int
     columns: int
@@ -57,8 +65,8 @@ class Tile:
     @property
     def shared_memory(self) -> int:
         """Bytes of a block, at most: operands of every stage, and sums on their way out."""
-        operands = (self.rows + self.columns) * (self.depth + _PAD) * 2 * self.stages
-        return operands + self.rows * (self.columns + _PAD) * 4
+        operands = (self.rows + self.columns) * (self.depth + _PAD) * self.stages
+        return operands + self.rows * (self.columns + _PAD // 2) * 4
 
     def count(self, sizes: Sequence[int]) -> int:
         """Tiles of an output of ``batch, rows, columns``."""
@@ -67,65 +75,100 @@ class Tile:
 
 
 TILES = (
+    Tile(128, 128, 128),
     Tile(128, 128, 64),
-    Tile(128, 128, 32),
-    Tile(64, 128, 32),
-    Tile(64, 64, 64),
-    Tile(32, 32, 64, stages=4),
+    Tile(64, 128, 64),
+    Tile(64, 64, 128),
+    Tile(32, 32, 128, stages=4),
 )
-"""By trial on an H100: 4096 x 4096 x 4096 ran at 256 TFLOP/s with the first, 225 with the next."""
+"""By trial on an H100: 4096 x 4096 x 4096 of float16 ran at 256 TFLOP/s with the first, 225 with
+the next."""
+SYNCHRONOUS = (
+    Tile(128, 64, 64, stages=2),
+    Tile(64, 64, 64, stages=2),
+    Tile(32, 32, 128, stages=2),
+)
+"""Of sm_75, whose copies ahead go through registers; not tried on a GPU."""
 
 
-def choose_tile(sizes: Sequence[int], shared_memory: int) -> Tile:
+def tiles(target: CudaTarget) -> tuple[Tile, ...]:
+    """Those that an architecture has a choice of, the largest first."""
+    return TILES if target.capability >= 80 else SYNCHRONOUS
+
+
+def choose_tile(sizes: Sequence[int], target: CudaTarget) -> Tile:
     """The largest tile that fits and gives enough of them; else the smallest."""
-    for tile in TILES:
-        if tile.shared_memory <= shared_memory and tile.count(sizes) >= _MULTIPROCESSORS:
+    known = tiles(target)
+    for tile in known:
+        if tile.shared_memory <= target.shared_memory and tile.count(sizes) >= _MULTIPROCESSORS:
             return tile
-    return TILES[-1]
+    return known[-1]
 
 
 @dataclass(frozen=True)
 class _Form:
-    """Sizes ``batch, rows, columns, depth``, and whether ``B`` has its columns last."""
+    """Sizes ``batch, rows, columns, depth``, what is multiplied, whether ``B`` has its columns
+    last in shared memory, and how many elements of each operand are copied at once."""
 
     sizes: tuple[int, int, int, int]
+    matrix: Matrix
     columns_last: bool
+    vectors: tuple[int, int]
 
 
-def emit(func: tirx.PrimFunc, target: CudaTarget) -> tirx.PrimFunc | None:
-    """The kernel laid out, or ``None`` where it is no such product."""
-    if target.capability < 80:
-        return None
+def emit(
+    func: tirx.PrimFunc, target: CudaTarget, *, described: bool = False
+) -> tirx.PrimFunc | None:
+    """The kernel laid out, or ``None`` where it is no such product.
+
+    ``described`` puts the descriptions of intrinsics in their place: the same kernel, which can be
+    run on a CPU.
+    """
     sch = s_tir.Schedule(func)
     blocks = products.get_reduction_blocks(sch, sch.get_child_blocks(get_root_block(sch)))
     if blocks is None:
         return None
-    form = _form(sch.get(blocks[0]))
+    form = _form(sch.get(blocks[0]), target)
     if form is None:
         return None
-    return _laid_out(sch, blocks[0], form, choose_tile(form.sizes, target.shared_memory))
+    return _laid_out(sch, blocks[0], form, choose_tile(form.sizes, target), described)
 
 
-def _form(block: s_tir.SBlock) -> _Form | None:
+def _form(block: s_tir.SBlock, target: CudaTarget) -> _Form | None:
     traits = products.detect_iter_traits(block)
     if traits is None or len(block.reads) != 2:
         return None
     dtypes = {str(read.source.dtype) for read in block.reads}
-    if len(dtypes) != 1 or dtypes.isdisjoint(DTYPES):
+    matrix = Matrix(dtypes.pop(), target.capability)
+    if dtypes or target.capability < _SINCE.get(matrix.dtype, 1000):
         return None
-    if str(block.writes[0].source.dtype) != "float32":
+    if matrix.dtype == "float32" and not target.tf32:
+        return None
+    if str(block.writes[0].source.dtype) != matrix.sums:
         return None
     every = traits[-1]
     sizes = _sizes(every)
     if sizes is None or sizes[3] < _LEAST_DEPTH:
         return None
+    deep = _variables(block, every, _Kind.kIter_K)
     last = set(undefined_vars(block.reads[1].region[-1].min))
-    columns = {
-        iter_var.var
-        for iter_var, trait in zip(block.iter_vars, every, strict=True)
-        if trait.kind == _Kind.kIter_J
-    }
-    return _Form(sizes, bool(last & columns))
+    columns_last = matrix.turns and bool(last & _variables(block, every, _Kind.kIter_J))
+    vectors = [_vector(read, deep, matrix) for read in block.reads]
+    return _Form(sizes, matrix, columns_last, (vectors[0], vectors[1]))
+
+
+def _variables(block: s_tir.SBlock, every: Sequence[Any], kind: Any) -> set[tirx.Var]:
+    return {v.var for v, t in zip(block.iter_vars, every, strict=True) if t.kind == kind}
+
+
+def _vector(read: Any, deep: set[tirx.Var], matrix: Matrix) -> int:
+    """Elements copied at once: 16 bytes; of int8, for which TVM has no vectors of 16 indices, only
+    where they are neighbours in memory."""
+    extent = read.source.shape[-1]
+    together = isinstance(extent, tirx.IntImm) and int(extent.value) % matrix.vector == 0
+    if together and set(undefined_vars(read.region[-1].min)) <= deep:
+        return matrix.vector
+    return min(matrix.vector, 8 if matrix.bytes > 1 else 4)
 
 
 def _sizes(traits: Sequence[products.IterTrait]) -> tuple[int, int, int, int] | None:
@@ -140,7 +183,14 @@ def _sizes(traits: Sequence[products.IterTrait]) -> tuple[int, int, int, int] | 
     return batch, rows, columns, depth
 
 
-def _laid_out(sch: s_tir.Schedule, main: Any, form: _Form, tile: Tile) -> tirx.PrimFunc:
+def _laid_out(
+    sch: s_tir.Schedule, main: Any, form: _Form, tile: Tile, described: bool
+) -> tirx.PrimFunc:
+    matrix = form.matrix
+    names = mma.intrinsics(matrix, form.columns_last)
+    if described:
+        names = names.of_descriptions()
+    tile_depth = tile.depth // matrix.bytes
     read_a = sch.reindex(main, ("read", 0))
     read_b = sch.reindex(main, ("read", 1))
     write = sch.reindex(main, ("write", 0))
@@ -153,18 +203,18 @@ def _laid_out(sch: s_tir.Schedule, main: Any, form: _Form, tile: Tile) -> tirx.P
     sch.transform_layout(read_b, ("write", 0), fused(b, b_order))
     sch.transform_layout(write, ("read", 0), fused(c, [outer, rows, cols]))
     sch.transform_block_layout(main, fused(every, [outer, rows, cols, depth]))
-    sch.pad_einsum(main, [1, tile.rows, tile.columns, tile.depth])
+    sch.pad_einsum(main, [1, tile.rows, tile.columns, tile_depth])
 
     batch, i, j, k = sch.get_loops(main)
-    i, i_in = sch.split(i, [None, MICRO])
-    j, j_in = sch.split(j, [None, MICRO])
-    k, k_in = sch.split(k, [None, MICRO])
+    i, i_in = sch.split(i, [None, mma.SIZE])
+    j, j_in = sch.split(j, [None, mma.SIZE])
+    k, k_in = sch.split(k, [None, matrix.depth])
     sch.reorder(i, j, k, i_in, j_in, k_in)
     inner, pieces = main, sch.blockize(i_in)
     down, across = tile.warps
-    i0, i1, i2 = sch.split(i, [None, down, tile.rows // MICRO // down])
-    j0, j1, j2 = sch.split(j, [None, across, tile.columns // MICRO // across])
-    k0, k1 = sch.split(k, [None, tile.depth // MICRO])
+    i0, i1, i2 = sch.split(i, [None, down, tile.rows // mma.SIZE // down])
+    j0, j1, j2 = sch.split(j, [None, across, tile.columns // mma.SIZE // across])
+    k0, k1 = sch.split(k, [None, tile_depth // matrix.depth])
     sch.reorder(batch, j0, i0, i1, j1, k0, k1, i2, j2)
     place = sch.fuse(batch, j0, i0)
     sch.bind(place, "blockIdx.x")
@@ -172,85 +222,96 @@ def _laid_out(sch: s_tir.Schedule, main: Any, form: _Form, tile: Tile) -> tirx.P
     sch.bind(j1, "threadIdx.y")
 
     for operand in (0, 1):
-        _to_shared(sch, pieces, operand, k0, tile)
-    turned = (False, not form.columns_last)
-    names = cuda_intrinsics().get_mma_intrin_group(
-        load_scope="shared.dyn",
-        store_scope="shared.dyn",
-        in_dtype="float16",
-        out_dtype="float32",
-        trans_a=turned[0],
-        trans_b=turned[1],
-    )
+        _to_shared(sch, pieces, operand, k0, tile, form)
     for operand in (0, 1):
-        _to_registers(sch, pieces, operand, k1, names["load_a" if operand == 0 else "load_b"])
+        _to_registers(sch, pieces, operand, k1, form, names)
 
     to_output = sch.cache_write(pieces, 0, "shared.dyn")
-    sch.storage_align(to_output, 0, axis=-2, factor=16, offset=_PAD)
+    sch.storage_align(to_output, 0, axis=-2, factor=16, offset=8)
     from_registers = sch.cache_write(pieces, 0, "warp")
     sch.reverse_compute_at(from_registers, j1)
     sch.reverse_compute_at(to_output, place)
-    _in_fragments(sch, from_registers, ("read", 0))
+    _in_fragments(sch, from_registers, ("read", 0), (mma.SIZE, mma.SIZE), mma.place_c)
     start = sch.decompose_reduction(pieces, k0)
     start_inner = sch.get_child_blocks(start)[0]
-    sch.tensorize(sch.get_loops(start_inner)[-2], names["init"])
-    sch.tensorize(sch.get_loops(inner)[-3], names["compute"])
-    sch.tensorize(sch.get_loops(from_registers)[-2], names["store"])
+    sch.tensorize(sch.get_loops(start_inner)[-2], names.fill)
+    sch.tensorize(sch.get_loops(inner)[-3], names.multiply)
+    sch.tensorize(sch.get_loops(from_registers)[-2], names.store)
 
     products.auto_inline_consumer_chain(sch, to_output)
     fused = sch.fuse(*sch.get_loops(to_output)[-2:])
-    _bind_copy(sch, fused, tile, _VECTOR // 2)
+    _bind_copy(sch, fused, tile, 4)
 
-    steps = -(-form.sizes[3] // tile.depth)
+    steps = -(-form.sizes[3] // tile_depth)
     late = min(tile.stages, steps) - 1
     if late:
         # Of a step over k0: two copies, then the pipeline over k1 as its start, middle and end.
         sch.annotate(k0, "software_pipeline_stage", [0, 0, late, late, late])
         sch.annotate(k0, "software_pipeline_order", [0, 1, 2, 3, 4])
-        sch.annotate(k0, "software_pipeline_async_stages", [0])
+        if matrix.capability >= 80:
+            sch.annotate(k0, "software_pipeline_async_stages", [0])
     sch.annotate(k1, "software_pipeline_stage", [0, 0, 1])
     sch.annotate(k1, "software_pipeline_order", [0, 1, 2])
     return sch.mod["main"]
 
 
-def _to_shared(sch: s_tir.Schedule, block: Any, operand: int, k0: Any, tile: Tile) -> None:
+def _to_shared(
+    sch: s_tir.Schedule, block: Any, operand: int, k0: Any, tile: Tile, form: _Form
+) -> None:
     """Part 2."""
     copy = sch.cache_read(block, operand, "shared.dyn")
     sch.compute_at(copy, k0)
     products.auto_inline_producers(sch, copy)
-    sch.storage_align(copy, 0, axis=-2, factor=16, offset=_PAD)
-    _bind_copy(sch, sch.fuse(*sch.get_loops(copy)[-2:]), tile, _VECTOR)
+    vector = form.matrix.vector
+    sch.storage_align(copy, 0, axis=-2, factor=2 * vector, offset=vector)
+    _bind_copy(sch, sch.fuse(*sch.get_loops(copy)[-2:]), tile, form.vectors[operand])
 
 
 def _bind_copy(sch: s_tir.Schedule, loop: Any, tile: Tile, vector: int) -> None:
     """A loop over elements by all threads of a block, ``vector`` neighbours each at a time."""
     down, across = tile.warps
-    _, z, y, x, lanes = sch.split(loop, [None, down, across, _WARP, vector])
+    _, z, y, x, lanes = sch.split(loop, [None, down, across, mma.WARP, vector])
     sch.bind(z, "threadIdx.z")
     sch.bind(y, "threadIdx.y")
     sch.bind(x, "threadIdx.x")
     sch.vectorize(lanes)
 
 
-def _to_registers(sch: s_tir.Schedule, block: Any, operand: int, k1: Any, intrinsic: str) -> None:
-    """Part 3: an operand's 16 x 16 pieces."""
+def _to_registers(
+    sch: s_tir.Schedule, block: Any, operand: int, k1: Any, form: _Form, names: mma.Names
+) -> None:
+    """Part 3: an operand's pieces."""
     copy = sch.cache_read(block, operand, "warp")
     sch.compute_at(copy, k1)
-    _in_fragments(sch, copy, ("write", 0))
-    sch.tensorize(sch.get_loops(copy)[-2], intrinsic)
+    matrix = form.matrix
+    if operand == 0:
+        _in_fragments(sch, copy, ("write", 0), (mma.SIZE, matrix.depth), matrix.place_a)
+        name = names.load_a
+    elif form.columns_last:
+        shape = (matrix.depth, mma.SIZE)
+        _in_fragments(sch, copy, ("write", 0), shape, lambda k, n: matrix.place_b(n, k))
+        name = names.load_b
+    else:
+        _in_fragments(sch, copy, ("write", 0), (mma.SIZE, matrix.depth), matrix.place_b)
+        name = names.load_b
+    sch.tensorize(sch.get_loops(copy)[-2], name)
 
 
-def _in_fragments(sch: s_tir.Schedule, copy: Any, buffer: tuple[str, int]) -> None:
-    """Pieces of 16 x 16 as the instructions spread them over the threads of a warp."""
+def _in_fragments(
+    sch: s_tir.Schedule,
+    copy: Any,
+    buffer: tuple[str, int],
+    shape: tuple[int, int],
+    place: Callable[[Any, Any], tuple[Any, Any]],
+) -> None:
+    """Pieces of ``shape`` as the instructions spread them over the threads of a warp."""
+    down, across = shape
     rows, columns = sch.get_loops(copy)[-2:]
-    rows, rows_in = sch.split(rows, [None, MICRO])
-    columns, columns_in = sch.split(columns, [None, MICRO])
+    rows, rows_in = sch.split(rows, [None, down])
+    columns, columns_in = sch.split(columns, [None, across])
     sch.reorder(rows, columns, rows_in, columns_in)
 
     def spread(s: Any, r: Any, c: Any) -> list[Any]:
-        thread, element = cuda_intrinsics().shared_16x16_to_ldmatrix_32x8_layout(
-            r % MICRO, c % MICRO
-        )
-        return [s, r // MICRO, c // MICRO, thread, element]
+        return [s, r // down, c // across, *place(r % down, c % across)]
 
     sch.transform_layout(copy, buffer, spread)

@@ -13,7 +13,6 @@ from tvm import tirx
 from tvm.s_tir import dlight
 
 from burnish.targets.opencl.limits import fits
-from burnish.targets.opencl.names import renamed
 from burnish.targets.opencl.target import OpenclTarget
 from burnish.targets.rules import RULE, Rule, dlight_rule, laid_out
 
@@ -32,7 +31,7 @@ def schedule(func: tirx.PrimFunc, target: OpenclTarget) -> tirx.PrimFunc:
     Raises ``ValueError`` for a kernel that no rule lays out.
     """
     with target.tvm():
-        return laid_out(renamed(func), target, RULES, fits)
+        return laid_out(func, target, RULES, fits)
 
 
 __all__ = ["RULE", "RULES", "schedule"]

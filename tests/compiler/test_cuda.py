@@ -10,8 +10,8 @@ from cuda_support import require_compiler
 from small_nets import made
 
 import burnish
-from burnish.compiler import cuda_library
 from burnish.compiler.errors import BuildError, ConfigError, TargetError
+from burnish.targets.cuda import nvrtc
 from burnish.targets.cuda.target import CudaTarget
 
 TARGET = "cuda:sm_80,sm_90"
@@ -63,7 +63,10 @@ def test_it_is_saved_and_loaded_and_says_why_it_cannot_run(compiled, tmp_path, m
 
 def test_a_kernel_that_does_not_compile_fails_the_build(monkeypatch):
     require_compiler()
-    monkeypatch.setattr(cuda_library, "prepared", lambda source: source + "\nint x = nothing;")
+    compile_source = nvrtc.compile_source
+    monkeypatch.setattr(
+        nvrtc, "compile_source", lambda text, arch: compile_source(f"{text}\nint x = nothing;", arch)
+    )
     with pytest.raises(BuildError, match=r'(?s)does not compile for sm_80.*"nothing"'):
         burnish.compile(made(Net), (torch.randn(5, 48),), target="cuda:sm_80")
 

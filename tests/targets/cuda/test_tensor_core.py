@@ -2,56 +2,181 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+import ml_dtypes
+import numpy as np
 import pytest
 import tvm
 from cuda_support import require_compiler
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from tvm import te, tirx
+from sequential import sequential
+from tvm import te, tirx, topi
 
 from burnish.passes.lower_contractions import attention_mix, attention_scores, matmul
-from burnish.targets.cuda import nvrtc, tensor_core
+from burnish.targets.cuda import nvrtc, sass, tensor_core
 from burnish.targets.cuda.resources import resources
 from burnish.targets.cuda.schedule import RULE, schedule
-from burnish.targets.cuda.target import parse_cuda
+from burnish.targets.cuda.source import prepared
+from burnish.targets.cuda.target import CudaTarget, parse_cuda
 
 TARGET = parse_cuda("cuda:sm_80")
+OLDER = parse_cuda("cuda:sm_75")
+TF32 = dataclasses.replace(TARGET, tf32=True)
+KINDS = [
+    ("float16", OLDER, "HMMA"),
+    ("float16", TARGET, "HMMA"),
+    ("bfloat16", TARGET, "HMMA"),
+    ("int8", OLDER, "IMMA"),
+    ("int8", TARGET, "IMMA"),
+    ("float32", TF32, "HMMA"),
+]
+IDS = [f"{dtype}-{target.arches[0]}" for dtype, target, _ in KINDS]
+kinds = pytest.mark.parametrize(("dtype", "target", "opcode"), KINDS, ids=IDS)
 
 
 def product(m: int, n: int, k: int, *, turned: bool = True, dtype: str = "float16"):
     """``a [m, k] b [n, k]`` (or ``b [k, n]``) plus a bias."""
     a = te.placeholder((m, k), dtype, name="a")
     b = te.placeholder((n, k) if turned else (k, n), dtype, name="b")
-    bias = te.placeholder((n,), dtype, name="bias")
-    y = matmul(False, turned, dtype)(a, b)
+    sums = "int32" if dtype == "int8" else "float32"
+    bias = te.placeholder((n,), sums, name="bias")
+    if dtype == "int8":
+        y = topi.nn.matmul(a, b, transpose_b=turned, out_dtype=sums)
+    else:
+        y = matmul(False, turned, "float32")(a, b)
     out = te.compute(y.shape, lambda i, j: y[i, j] + bias[j], name="out")
     return te.create_prim_func([a, b, bias, out]).with_attr("global_symbol", "product")
 
 
-def compiled(func: tirx.PrimFunc) -> nvrtc.Code:
+def convolution(channels: int, outputs: int, size: int, window: int, stride: int, dtype: str):
+    """``a [1, size, size, channels] w [window, window, channels, outputs]``, padded."""
+    a = te.placeholder((1, size, size, channels), dtype, name="a")
+    w = te.placeholder((window, window, channels, outputs), dtype, name="w")
+    sums = "int32" if dtype == "int8" else "float32"
+    out = topi.nn.conv2d_nhwc(a, w, stride, window // 2, 1, out_dtype=sums)
+    return te.create_prim_func([a, w, out]).with_attr("global_symbol", "product")
+
+
+def compiled(func: tirx.PrimFunc, target: CudaTarget) -> nvrtc.Code:
     """The kernel as scheduled, as machine code."""
-    with (
-        TARGET.tvm(),
-        tvm.transform.PassContext(config={"tirx.use_async_copy": True}),
-    ):
+    asynchronous = {"tirx.use_async_copy": target.capability >= 80}
+    with target.tvm(), tvm.transform.PassContext(config=asynchronous):
         mod = tvm.IRModule({"product": func})
-        built = tvm.tirx.build(mod, target=TARGET.tvm(), pipeline="s_tir")
-    return nvrtc.compile_source(built.imports[0].inspect_source("cuda"), "sm_80")
+        built = tvm.tirx.build(mod, target=target.tvm(), pipeline="s_tir")
+    source = prepared(built.imports[0].inspect_source("cuda"))
+    return nvrtc.compile_source(source, target.arches[0])
 
 
-@pytest.mark.parametrize("turned", [True, False])
-@pytest.mark.parametrize("shape", [(128, 256, 192), (77, 130, 33)])
-def test_a_product_runs_on_tensor_cores_and_keeps_its_sums_in_registers(shape, turned):
+@pytest.mark.parametrize(
+    ("shape", "turned"),
+    [
+        ((128, 256, 192), True),
+        pytest.param((128, 256, 192), False, marks=pytest.mark.heavy),
+        pytest.param((77, 130, 33), False, marks=pytest.mark.heavy),
+    ],
+)
+@kinds
+def test_a_product_runs_on_tensor_cores_and_keeps_its_sums_in_registers(
+    dtype, target, opcode, shape, turned
+):
     require_compiler()
-    func = schedule(product(*shape, turned=turned), TARGET)
+    func = schedule(product(*shape, turned=turned, dtype=dtype), target)
     assert func.attrs[RULE] == "tensor-core"
-    code = compiled(func)
-    assert b"mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32" in code.ptx
-    assert b"ldmatrix" in code.ptx
+    code = compiled(func, target)
+    (kernel,) = sass.disassemble(code.cubin).values()
+    assert kernel.count(opcode) >= 8
+    assert kernel.count("LDSM") >= 4
+    assert kernel.count(*sass.SPILLS) == 0
     (found,) = resources(code.cubin)
     assert found.local == 0
-    whole = shape == (128, 256, 192)
-    assert (b"cp.async.c" in code.ptx.replace(b"cp.async.commit", b"")) == whole
+    whole = shape == (128, 256, 192) and target.capability >= 80
+    if dtype in ("float16", "bfloat16"):
+        assert (kernel.count("LDGSTS") > 0) == whole
+
+
+@pytest.mark.heavy
+@kinds
+def test_a_convolution_does_too(dtype, target, opcode):
+    require_compiler()
+    for channels in (3, 32):
+        func = schedule(convolution(channels, 20, 15, 3, 2, dtype), target)
+        assert func.attrs[RULE] == "tensor-core"
+        (kernel,) = sass.disassemble(compiled(func, target).cubin).values()
+        assert kernel.count(opcode) >= 4
+        assert kernel.count(*sass.SPILLS) == 0
+
+
+def run(func: tirx.PrimFunc, target: CudaTarget, dtype: str) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The result and the operands of the kernel laid out with its intrinsics' descriptions, on
+    this CPU."""
+    laid = tensor_core.emit(func, target, described=True)
+    assert laid is not None
+    one = sequential(laid).with_attr("global_symbol", "product")
+    ready = tvm.compile(tvm.IRModule({"product": one}), target="llvm")
+    rng = np.random.default_rng(0)
+    *inputs, out = [tuple(int(n) for n in param.shape) for param in func.params]
+    kind = {"bfloat16": ml_dtypes.bfloat16}.get(dtype, dtype)
+    given = [rng.integers(-9, 9, shape).astype(kind) for shape in inputs[:2]]
+    given += [rng.integers(-9, 9, shape).astype(str(func.params[-1].dtype)) for shape in inputs[2:]]
+    result = tvm.runtime.tensor(np.zeros(out, str(func.params[-1].dtype)))
+    ready["product"](*map(tvm.runtime.tensor, given), result)
+    return result.numpy(), [x.astype(np.float64) for x in given]
+
+
+def check_product(dtype, target, m, n, k, turned):
+    got, (a, b, bias) = run(product(m, n, k, turned=turned, dtype=dtype), target, dtype)
+    np.testing.assert_array_equal(got, a @ (b.T if turned else b) + bias)
+
+
+@pytest.mark.parametrize(("shape", "turned"), [((40, 70, 75), True), ((33, 16, 130), False)])
+@kinds
+def test_descriptions_on_the_cpu_give_the_product(dtype, target, opcode, shape, turned):
+    check_product(dtype, target, *shape, turned)
+
+
+@pytest.mark.heavy
+@settings(max_examples=15)
+@given(m=st.integers(2, 80), n=st.integers(2, 80), k=st.integers(16, 200), turned=st.booleans())
+@kinds
+def test_descriptions_give_products_of_any_size(dtype, target, opcode, m, n, k, turned):
+    check_product(dtype, target, m, n, k, turned)
+
+
+@pytest.mark.heavy
+@settings(max_examples=8)
+@given(
+    channels=st.integers(2, 40),
+    outputs=st.integers(2, 40),
+    size=st.integers(3, 9),
+    window=st.sampled_from([1, 3]),
+    stride=st.integers(1, 2),
+)
+@kinds
+def test_descriptions_give_convolutions_of_any_size(
+    dtype, target, opcode, channels, outputs, size, window, stride
+):
+    func = convolution(channels, outputs, size, window, stride, dtype)
+    if channels * window * window < 16 or (size - 1) // stride < 1:
+        assert tensor_core.emit(func, target) is None or channels * window * window >= 16
+        return
+    got, (a, w) = run(func, target, dtype)
+    pad = window // 2
+    wide = np.pad(a, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    steps = range(0, size + 2 * pad - window + 1, stride)
+    expected = np.stack(
+        [
+            np.stack(
+                [
+                    np.einsum("hwc,hwco->o", wide[0, y : y + window, x : x + window], w)
+                    for x in steps
+                ]
+            )
+            for y in steps
+        ]
+    )
+    np.testing.assert_array_equal(got[0], expected)
 
 
 def test_attention_and_a_batch_do_too():
@@ -74,20 +199,31 @@ def test_other_products_go_to_the_next_rule(func):
     assert schedule(func, TARGET).attrs[RULE] != "tensor-core"
 
 
-def test_an_architecture_without_them_goes_to_the_next_rule():
-    older = parse_cuda("cuda:sm_75")
-    assert schedule(product(64, 64, 64), older).attrs[RULE] != "tensor-core"
+@pytest.mark.parametrize(
+    ("dtype", "target"), [("bfloat16", OLDER), ("float32", dataclasses.replace(OLDER, tf32=True))]
+)
+def test_an_architecture_without_them_goes_to_the_next_rule(dtype, target):
+    assert tensor_core.emit(product(64, 64, 64, dtype=dtype), target) is None
+
+
+def test_float32_is_not_rounded_unless_that_is_asked_for():
+    func = product(64, 64, 64, dtype="float32")
+    assert tensor_core.emit(func, TARGET) is None
+    assert tensor_core.emit(func, TF32) is not None
 
 
 @given(
     rows=st.integers(1, 10_000),
     columns=st.integers(1, 10_000),
-    arch=st.sampled_from(["sm_80", "sm_86", "sm_90"]),
+    arch=st.sampled_from(["sm_75", "sm_80", "sm_86", "sm_90"]),
 )
 def test_the_tile_fits_the_memory_of_a_block(rows, columns, arch):
-    memory = parse_cuda(f"cuda:{arch}").shared_memory
-    tile = tensor_core.choose_tile((1, rows, columns, 64), memory)
-    assert tile.shared_memory <= memory
-    larger = tensor_core.TILES[: tensor_core.TILES.index(tile)]
+    target = parse_cuda(f"cuda:{arch}")
+    tile = tensor_core.choose_tile((1, rows, columns, 64), target)
+    assert tile.shared_memory <= target.shared_memory
+    known = tensor_core.tiles(target)
     sizes = (1, rows, columns)
-    assert all(t.count(sizes) < 100 or t.shared_memory > memory for t in larger)
+    assert all(
+        t.count(sizes) < 100 or t.shared_memory > target.shared_memory
+        for t in known[: known.index(tile)]
+    )

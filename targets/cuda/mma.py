@@ -1,0 +1,400 @@
+"""Products of small matrices by tensor cores, as intrinsics that a schedule puts in.
+
+A warp multiplies ``A [16, depth]`` and ``B [16, depth]`` (``B`` by columns of the product) into
+``C [16, 16]``; ``depth`` is 32 bytes: 16 of a two-byte float, 32 of int8, 8 of float32 rounded to
+tf32. Registers of 4 bytes hold ``v`` elements. Where each element lies, by the tables of NVIDIA's
+PTX manual ("Matrix Fragments for mma.m16n8k16" and the like), lo and hi being halves of depth:
+
+1. ``A``: thread ``4 (row % 8) + k % 4v / v``; registers (rows 0-7, lo), (8-15, lo), (0-7, hi),
+   (8-15, hi).
+2. ``B``: the same of columns; registers (columns 0-7, lo), (0-7, hi), (8-15, lo), (8-15, hi).
+3. ``C``: thread ``4 (row % 8) + column % 8 / 2``; pairs of columns (0-7 of rows 0-7), (0-7 of rows
+   8-15), then columns 8-15.
+
+``ldmatrix`` reads four 8 x 16-byte pieces of shared memory at once, each thread naming a row of
+one; with two-byte elements it also transposes them, for a ``B`` with its columns last. Each
+intrinsic's description says the same in loops, with the same places, so that a kernel can be run
+on a CPU with descriptions in their stead. The forms are those of ``tvm.s_tir.tensor_intrin.cuda``,
+which lacks bfloat16, tf32, and sm_75's shapes.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tvm import tirx
+from tvm.s_tir import TensorIntrin
+from tvm.script import tirx as T
+
+from burnish.targets.cuda.parsing import quick_parsing
+
+WARP, SIZE = 32, 16
+SHARED = "shared.dyn"
+_SHORT = {
+    "float16": "fp16",
+    "bfloat16": "bf16",
+    "int8": "int8",
+    "float32": "tf32",
+}
+_SUMS = {"float32": "fp32", "int32": "int32"}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One instruction of a product: its shape, and where in a thread's registers its operands
+    begin, in elements."""
+
+    shape: str
+    a: int
+    b: int
+    c: int
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Products of ``dtype`` on an architecture; ``float32`` stands for tf32."""
+
+    dtype: str
+    capability: int
+
+    @property
+    def bytes(self) -> int:
+        return {"float16": 2, "bfloat16": 2, "int8": 1, "float32": 4}[self.dtype]
+
+    @property
+    def sums(self) -> str:
+        """What products are summed in."""
+        return "int32" if self.dtype == "int8" else "float32"
+
+    @property
+    def register(self) -> int:
+        """Elements of a register."""
+        return 4 // self.bytes
+
+    @property
+    def vector(self) -> int:
+        """Elements of 16 bytes."""
+        return 16 // self.bytes
+
+    @property
+    def depth(self) -> int:
+        return 2 * self.vector
+
+    @property
+    def held(self) -> int:
+        """Elements of an operand that a thread holds."""
+        return SIZE * self.depth // WARP
+
+    @property
+    def turns(self) -> bool:
+        """Whether ``ldmatrix`` turns a ``B`` that has its columns last."""
+        return self.bytes == 2
+
+    def steps(self) -> tuple[Step, ...]:
+        """The instructions of one product, in order."""
+        v = self.register
+        shapes = {
+            ("float16", True): "m16n8k8",
+            ("int8", True): "m8n8k16",
+            ("float32", False): "m16n8k8",
+            ("int8", False): "m16n8k32",
+        }
+        shape = shapes.get((self.dtype, self.capability < 80), "m16n8k16")
+        if shape == "m8n8k16":
+            return tuple(
+                Step(shape, v * (2 * half + down), v * (2 * across + half), 4 * across + 2 * down)
+                for across in range(2)
+                for down in range(2)
+                for half in range(2)
+            )
+        if self.capability < 80:
+            return tuple(
+                Step(shape, 2 * v * half, v * (2 * across + half), 4 * across)
+                for across in range(2)
+                for half in range(2)
+            )
+        return tuple(Step(shape, 0, 2 * v * across, 4 * across) for across in range(2))
+
+    def place_a(self, row: Any, k: Any) -> tuple[Any, Any]:
+        """Part 1: thread and element."""
+        v = self.register
+        thread = 4 * (row % 8) + k % (4 * v) // v
+        return thread, 2 * v * (k // (4 * v)) + v * (row // 8) + k % v
+
+    def place_b(self, column: Any, k: Any) -> tuple[Any, Any]:
+        """Part 2."""
+        v = self.register
+        thread = 4 * (column % 8) + k % (4 * v) // v
+        return thread, 2 * v * (column // 8) + v * (k // (4 * v)) + k % v
+
+    def source_a(self, thread: Any, stride: Any) -> Any:
+        """Offset of the row of 16 bytes that a thread names for ``ldmatrix``, in elements."""
+        return stride * (thread % 16) + self.vector * (thread // 16)
+
+    def source_b(self, thread: Any, stride: Any, columns_last: bool) -> Any:
+        if columns_last:
+            return stride * (thread % 16) + self.vector * (thread // 16)
+        return stride * (8 * (thread // 16) + thread % 8) + self.vector * (thread % 16 // 8)
+
+
+def place_c(row: Any, column: Any) -> tuple[Any, Any]:
+    """Part 3."""
+    return 4 * (row % 8) + column % 8 // 2, 4 * (column // 8) + 2 * (row // 8) + column % 2
+
+
+@dataclass(frozen=True)
+class Names:
+    """Intrinsics of a product, by what they do."""
+
+    fill: str
+    load_a: str
+    load_b: str
+    multiply: str
+    store: str
+
+    def of_descriptions(self) -> Names:
+        """The same with each replaced by its description."""
+        return Names(*(f"{name}.described" for name in vars(self).values()))
+
+
+@functools.cache
+def intrinsics(matrix: Matrix, columns_last: bool) -> Names:
+    """Register and name the intrinsics; ``columns_last`` says how ``B`` lies in shared memory.
+
+    Raises ``ValueError`` for a ``B`` that cannot be read with its columns last.
+    """
+    if columns_last and not matrix.turns:
+        raise ValueError(f"operands of {matrix.dtype} cannot be turned as they are loaded")
+    ending = f"{matrix.dtype}.sm_{matrix.capability}"
+    b = "columns" if columns_last else "rows"
+    with quick_parsing():
+        made = {
+            f"burnish.fill.{matrix.sums}": _fill(matrix.sums),
+            f"burnish.load_a.{ending}": _load(
+                matrix, (SIZE, matrix.depth), matrix.place_a, matrix.source_a, False
+            ),
+            f"burnish.load_b.{b}.{ending}": _load(
+                matrix,
+                (matrix.depth, SIZE) if columns_last else (SIZE, matrix.depth),
+                (lambda k, n: matrix.place_b(n, k)) if columns_last else matrix.place_b,
+                lambda thread, stride: matrix.source_b(thread, stride, columns_last),
+                columns_last,
+            ),
+            f"burnish.multiply.{b}.{ending}": _multiply(matrix),
+            f"burnish.store.{matrix.sums}": _store(matrix.sums),
+        }
+    for name, (description, code) in made.items():
+        TensorIntrin.register(name, description, code, override=True)
+        TensorIntrin.register(f"{name}.described", description, description, override=True)
+    return Names(*made)
+
+
+_Pair = tuple[tirx.PrimFunc, tirx.PrimFunc]
+
+
+def _fill(dtype: str) -> _Pair:
+    zero = tirx.const(0, dtype)
+
+    @T.prim_func(s_tir=True)
+    def description(c_handle: T.handle) -> None:
+        c = T.match_buffer(c_handle, (WARP, 8), dtype, scope="warp", offset_factor=1)
+        with T.sblock("root"):
+            T.reads()
+            T.writes(c[0:WARP, 0:8])
+            for i, j in T.grid(SIZE, SIZE):
+                with T.sblock("fill"):
+                    row, column = T.axis.remap("SS", [i, j])
+                    thread, element = T.meta_var(place_c(row, column))
+                    T.reads()
+                    T.writes(c[thread, element])
+                    c[thread, element] = zero
+
+    @T.prim_func(s_tir=True)
+    def code(c_handle: T.handle) -> None:
+        c = T.match_buffer(c_handle, (WARP, 8), dtype, scope="warp", offset_factor=1)
+        with T.sblock("root"):
+            T.reads()
+            T.writes(c[0:WARP, 0:8])
+            for thread in T.thread_binding(0, WARP, "threadIdx.x"):
+                T.evaluate(T.cuda.mma_fill_legacy(8, c.data, c.elem_offset, dtype=dtype))
+
+    return description, code
+
+
+def _load(
+    matrix: Matrix,
+    shape: tuple[int, int],
+    place: Callable[[Any, Any], tuple[Any, Any]],
+    source: Callable[[Any, Any], Any],
+    turned: bool,
+) -> _Pair:
+    rows, columns = shape
+    dtype, held = matrix.dtype, matrix.held
+
+    @T.prim_func(s_tir=True)
+    def description(to: T.handle, given: T.handle) -> None:
+        shared = T.match_buffer(
+            given, shape, dtype, align=64, offset_factor=columns, scope=SHARED
+        )
+        warp = T.match_buffer(
+            to, (WARP, held), dtype, align=64, offset_factor=columns, scope="warp"
+        )
+        with T.sblock("root"):
+            T.reads(shared[0:rows, 0:columns])
+            T.writes(warp[0:WARP, 0:held])
+            for i, j in T.grid(rows, columns):
+                with T.sblock("load"):
+                    row, column = T.axis.remap("SS", [i, j])
+                    T.reads(shared[row, column])
+                    thread, element = T.meta_var(place(row, column))
+                    T.writes(warp[thread, element])
+                    warp[thread, element] = shared[row, column]
+
+    @T.prim_func(s_tir=True)
+    def code(to: T.handle, given: T.handle) -> None:
+        stride = T.int32()
+        one = T.int32()
+        shared = T.match_buffer(
+            given,
+            shape,
+            dtype,
+            align=64,
+            offset_factor=columns,
+            scope=SHARED,
+            strides=[stride, one],
+        )
+        warp = T.match_buffer(
+            to, (WARP, held), dtype, align=64, offset_factor=columns, scope="warp"
+        )
+        with T.sblock("root"):
+            T.reads(shared[0:rows, 0:columns])
+            T.writes(warp[0:WARP, 0:held])
+            for thread in T.thread_binding(0, WARP, "threadIdx.x"):
+                T.evaluate(
+                    T.ptx_legacy.ldmatrix(
+                        turned,
+                        4,
+                        ".b16",
+                        warp.data,
+                        warp.elem_offset + held * thread,
+                        shared.access_ptr("r"),
+                        source(thread, stride),
+                        dtype=dtype,
+                    )
+                )
+
+    return description, code
+
+
+def _multiply(matrix: Matrix) -> _Pair:
+    dtype, sums, held, depth = matrix.dtype, matrix.sums, matrix.held, matrix.depth
+    short, steps = _SHORT[dtype], matrix.steps()
+
+    def wide(value: Any) -> Any:
+        return value if dtype == sums else tirx.Cast(sums, value)
+
+    @T.prim_func(s_tir=True)
+    def description(a_handle: T.handle, b_handle: T.handle, c_handle: T.handle) -> None:
+        a = T.match_buffer(
+            a_handle, (WARP, held), dtype, align=64, offset_factor=depth, scope="warp"
+        )
+        b = T.match_buffer(
+            b_handle, (WARP, held), dtype, align=64, offset_factor=depth, scope="warp"
+        )
+        c = T.match_buffer(c_handle, (WARP, 8), sums, align=64, offset_factor=SIZE, scope="warp")
+        with T.sblock("root"):
+            T.reads(c[0:WARP, 0:8], a[0:WARP, 0:held], b[0:WARP, 0:held])
+            T.writes(c[0:WARP, 0:8])
+            for i, j, l in T.grid(SIZE, SIZE, depth):
+                with T.sblock("multiply"):
+                    row, column, k = T.axis.remap("SSR", [i, j, l])
+                    c_thread, c_element = T.meta_var(place_c(row, column))
+                    a_thread, a_element = T.meta_var(matrix.place_a(row, k))
+                    b_thread, b_element = T.meta_var(matrix.place_b(column, k))
+                    T.reads(
+                        c[c_thread, c_element], a[a_thread, a_element], b[b_thread, b_element]
+                    )
+                    T.writes(c[c_thread, c_element])
+                    c[c_thread, c_element] += wide(a[a_thread, a_element]) * wide(
+                        b[b_thread, b_element]
+                    )
+
+    def instruction(step: Step, a: Any, b: Any, c: Any, thread: Any) -> Any:
+        return T.ptx_legacy.mma(
+            step.shape,
+            "row",
+            "col",
+            short,
+            short,
+            _SUMS[sums],
+            a.data,
+            a.elem_offset + thread * held + step.a,
+            b.data,
+            b.elem_offset + thread * held + step.b,
+            c.data,
+            c.elem_offset + thread * 8 + step.c,
+            False,
+            dtype=sums,
+        )
+
+    def every(a: Any, b: Any, c: Any, thread: Any) -> Any:
+        return tirx.SeqStmt(
+            [tirx.Evaluate(instruction(step, a, b, c, thread)) for step in steps]
+        )
+
+    @T.prim_func(s_tir=True)
+    def code(a_handle: T.handle, b_handle: T.handle, c_handle: T.handle) -> None:
+        a = T.match_buffer(
+            a_handle, (WARP, held), dtype, align=64, offset_factor=depth, scope="warp"
+        )
+        b = T.match_buffer(
+            b_handle, (WARP, held), dtype, align=64, offset_factor=depth, scope="warp"
+        )
+        c = T.match_buffer(c_handle, (WARP, 8), sums, align=64, offset_factor=SIZE, scope="warp")
+        with T.sblock("root"):
+            T.reads(c[0:WARP, 0:8], a[0:WARP, 0:held], b[0:WARP, 0:held])
+            T.writes(c[0:WARP, 0:8])
+            for thread in T.thread_binding(0, WARP, "threadIdx.x"):
+                T.add_to_parent(every(a, b, c, thread))
+
+    return description, code
+
+
+def _store(dtype: str) -> _Pair:
+    @T.prim_func(s_tir=True)
+    def description(given: T.handle, to: T.handle) -> None:
+        warp = T.match_buffer(given, [WARP, 8], dtype, scope="warp", offset_factor=1)
+        shared = T.match_buffer(to, [SIZE, SIZE], dtype, scope=SHARED, offset_factor=1)
+        with T.sblock("root"):
+            T.reads(warp[0:WARP, 0:8])
+            T.writes(shared[0:SIZE, 0:SIZE])
+            for i, j in T.grid(SIZE, SIZE):
+                with T.sblock("store"):
+                    row, column = T.axis.remap("SS", [i, j])
+                    thread, element = T.meta_var(place_c(row, column))
+                    T.reads(warp[thread, element])
+                    T.writes(shared[row, column])
+                    shared[row, column] = warp[thread, element]
+
+    @T.prim_func(s_tir=True)
+    def code(given: T.handle, to: T.handle) -> None:
+        stride = T.int32()
+        one = T.int32()
+        warp = T.match_buffer(given, [WARP, 8], dtype, scope="warp", offset_factor=1)
+        shared = T.match_buffer(
+            to, [SIZE, SIZE], dtype, scope=SHARED, offset_factor=1, strides=[stride, one]
+        )
+        with T.sblock("root"):
+            T.reads(warp[0:WARP, 0:8])
+            T.writes(shared[0:SIZE, 0:SIZE])
+            for thread in T.thread_binding(0, WARP, "threadIdx.x"):
+                for element in T.serial(8):
+                    shared[
+                        8 * (element % 4 // 2) + thread // 4,
+                        8 * (element // 4) + thread % 4 * 2 + element % 2,
+                    ] = warp[thread, element]
+
+    return description, code

@@ -1,0 +1,120 @@
+"""Machine code of a cubin, instruction by instruction, and the loops in it: for checks of schedules.
+
+Read from the text of NVIDIA's disassembler, which ``pip install nvidia-cuda-nvdisasm`` brings; only
+tests and ``--emit sass`` want it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+_KERNEL = re.compile(r"^\.text\.(\S+):$")
+_LABEL = re.compile(r"^(\.L_\S+):$")
+_INSTRUCTION = re.compile(r"^\s+/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)(.*)$")
+_TARGET = re.compile(r"`\((\.L_\S+)\)")
+MATRIX = ("HMMA", "IMMA", "HGMMA", "IGMMA", "QGMMA")
+"""Products on tensor cores."""
+SPILLS = ("LDL", "STL")
+"""Loads and stores of a thread's local memory."""
+
+
+class MissingDisassemblerError(RuntimeError):
+    """NVIDIA's disassembler is not installed."""
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """``opcode`` without its modifiers; ``to`` is the address that a branch goes to."""
+
+    address: int
+    opcode: str
+    to: int | None = None
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """The instructions of one kernel, in order of address."""
+
+    name: str
+    code: tuple[Instruction, ...]
+
+    def count(self, *opcodes: str) -> int:
+        """Instructions with one of the opcodes."""
+        found = Counter(one.opcode for one in self.code)
+        return sum(found[opcode] for opcode in opcodes)
+
+    def loops(self) -> list[tuple[Instruction, ...]]:
+        """What lies between the target of each branch back and the branch."""
+        return [
+            tuple(one for one in self.code if branch.to <= one.address <= branch.address)
+            for branch in self.code
+            if branch.to is not None and branch.to < branch.address
+        ]
+
+    def main_loops(self, *opcodes: str) -> list[tuple[Instruction, ...]]:
+        """The loops that hold one of the opcodes and no smaller loop that does."""
+        holding = [loop for loop in self.loops() if any(one.opcode in opcodes for one in loop)]
+        return [
+            loop
+            for loop in holding
+            if not any(set(other) < set(loop) for other in holding if other is not loop)
+        ]
+
+
+def disassembler() -> Path:
+    """The program; :class:`MissingDisassemblerError` says how to get it."""
+    spec = importlib.util.find_spec("nvidia")
+    for place in (spec.submodule_search_locations if spec is not None else None) or ():
+        program = Path(place) / "cu13" / "bin" / "nvdisasm"
+        if program.is_file():
+            return program
+    raise MissingDisassemblerError(
+        "reading machine code for NVIDIA GPUs needs nvdisasm: pip install nvidia-cuda-nvdisasm"
+    )
+
+
+def disassemble(cubin: bytes) -> dict[str, Kernel]:
+    """Kernels by name."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kernels.cubin"
+        path.write_bytes(cubin)
+        done = subprocess.run(
+            [disassembler(), "-c", path], capture_output=True, text=True, check=False
+        )
+    if done.returncode != 0:
+        raise ValueError(f"nvdisasm: {done.stderr.strip()}")
+    return {kernel.name: kernel for kernel in parse(done.stdout)}
+
+
+def parse(text: str) -> list[Kernel]:
+    """The kernels in what the disassembler prints."""
+    found: list[Kernel] = []
+    name, labels = "", {}
+    lines: list[tuple[int, str, str | None]] = []
+    waiting: list[str] = []
+
+    def finish() -> None:
+        if name:
+            code = (Instruction(at, op, labels.get(to) if to else None) for at, op, to in lines)
+            found.append(Kernel(name, tuple(code)))
+
+    for line in text.splitlines():
+        if kernel := _KERNEL.match(line):
+            finish()
+            name, labels, lines, waiting = kernel[1], {}, [], []
+        elif label := _LABEL.match(line):
+            waiting.append(label[1])
+        elif instruction := _INSTRUCTION.match(line):
+            address, opcode, rest = int(instruction[1], 16), instruction[2], instruction[3]
+            labels.update(dict.fromkeys(waiting, address))
+            waiting = []
+            to = _TARGET.search(rest) if opcode.partition(".")[0] == "BRA" else None
+            lines.append((address, opcode.partition(".")[0], to[1] if to else None))
+    finish()
+    return found
