@@ -30,9 +30,7 @@ def in_precision(precision: str, target: Target) -> Target:
     """``target`` that computes in a precision it was checked for."""
     from burnish.targets.cuda.target import CudaTarget
 
-    return (
-        replace(target, tf32=precision == "tf32") if isinstance(target, CudaTarget) else target
-    )
+    return replace(target, tf32=precision == "tf32") if isinstance(target, CudaTarget) else target
 
 
 def check_precision(precision: str, target: Target) -> None:

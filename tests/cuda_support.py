@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from burnish.targets.cuda import libraries
+from burnish.targets.cuda import libraries, sass
 from support import require
 
 
@@ -11,7 +11,8 @@ def require_compiler() -> None:
     try:
         libraries.library("libnvrtc.so.13")
         libraries.library("libnvfatbin.so.13")
+        sass.disassembler()
         missing = ""
-    except libraries.MissingLibraryError as error:
+    except (libraries.MissingLibraryError, sass.MissingDisassemblerError) as error:
         missing = str(error)
     require(not missing, missing)

@@ -218,7 +218,7 @@ def _fill(dtype: str) -> _Pair:
         with T.sblock("root"):
             T.reads()
             T.writes(c[0:WARP, 0:8])
-            for thread in T.thread_binding(0, WARP, "threadIdx.x"):
+            for _thread in T.thread_binding(0, WARP, "threadIdx.x"):
                 T.evaluate(T.cuda.mma_fill_legacy(8, c.data, c.elem_offset, dtype=dtype))
 
     return description, code
@@ -236,9 +236,7 @@ def _load(
 
     @T.prim_func(s_tir=True)
     def description(to: T.handle, given: T.handle) -> None:
-        shared = T.match_buffer(
-            given, shape, dtype, align=64, offset_factor=columns, scope=SHARED
-        )
+        shared = T.match_buffer(given, shape, dtype, align=64, offset_factor=columns, scope=SHARED)
         warp = T.match_buffer(
             to, (WARP, held), dtype, align=64, offset_factor=columns, scope="warp"
         )
@@ -308,15 +306,13 @@ def _multiply(matrix: Matrix) -> _Pair:
         with T.sblock("root"):
             T.reads(c[0:WARP, 0:8], a[0:WARP, 0:held], b[0:WARP, 0:held])
             T.writes(c[0:WARP, 0:8])
-            for i, j, l in T.grid(SIZE, SIZE, depth):
+            for i, j, term in T.grid(SIZE, SIZE, depth):
                 with T.sblock("multiply"):
-                    row, column, k = T.axis.remap("SSR", [i, j, l])
+                    row, column, k = T.axis.remap("SSR", [i, j, term])
                     c_thread, c_element = T.meta_var(place_c(row, column))
                     a_thread, a_element = T.meta_var(matrix.place_a(row, k))
                     b_thread, b_element = T.meta_var(matrix.place_b(column, k))
-                    T.reads(
-                        c[c_thread, c_element], a[a_thread, a_element], b[b_thread, b_element]
-                    )
+                    T.reads(c[c_thread, c_element], a[a_thread, a_element], b[b_thread, b_element])
                     T.writes(c[c_thread, c_element])
                     c[c_thread, c_element] += wide(a[a_thread, a_element]) * wide(
                         b[b_thread, b_element]
@@ -341,9 +337,7 @@ def _multiply(matrix: Matrix) -> _Pair:
         )
 
     def every(a: Any, b: Any, c: Any, thread: Any) -> Any:
-        return tirx.SeqStmt(
-            [tirx.Evaluate(instruction(step, a, b, c, thread)) for step in steps]
-        )
+        return tirx.SeqStmt([tirx.Evaluate(instruction(step, a, b, c, thread)) for step in steps])
 
     @T.prim_func(s_tir=True)
     def code(a_handle: T.handle, b_handle: T.handle, c_handle: T.handle) -> None:

@@ -1,4 +1,4 @@
-"""Machine code of a cubin, instruction by instruction, and the loops in it: for checks of schedules.
+"""Machine code of a cubin, instruction by instruction, and its loops: for checks of schedules.
 
 Read from the text of NVIDIA's disassembler, which ``pip install nvidia-cuda-nvdisasm`` brings; only
 tests and ``--emit sass`` want it.
@@ -95,7 +95,7 @@ def disassemble(cubin: bytes) -> dict[str, Kernel]:
 def parse(text: str) -> list[Kernel]:
     """The kernels in what the disassembler prints."""
     found: list[Kernel] = []
-    name, labels = "", {}
+    name, labels = "", dict[str, int]()
     lines: list[tuple[int, str, str | None]] = []
     waiting: list[str] = []
 

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 import torch
-from cuda_support import require_compiler
 from torch import nn
 
 import burnish
 from burnish import cli
 from burnish.build import cpu, cuda, opencl, script
 from burnish.targets.cuda import disassemble
+from cuda_support import require_compiler
 from support import ROOT, require_program
 
 Call = Callable[..., tuple[int, str, str]]

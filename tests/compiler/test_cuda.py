@@ -6,13 +6,13 @@ import dataclasses
 
 import pytest
 import torch
-from cuda_support import require_compiler
 from small_nets import made
 
 import burnish
 from burnish.compiler.errors import BuildError, ConfigError, TargetError
 from burnish.targets.cuda import nvrtc
 from burnish.targets.cuda.target import CudaTarget
+from cuda_support import require_compiler
 
 TARGET = "cuda:sm_80,sm_90"
 
@@ -65,7 +65,9 @@ def test_a_kernel_that_does_not_compile_fails_the_build(monkeypatch):
     require_compiler()
     compile_source = nvrtc.compile_source
     monkeypatch.setattr(
-        nvrtc, "compile_source", lambda text, arch: compile_source(f"{text}\nint x = nothing;", arch)
+        nvrtc,
+        "compile_source",
+        lambda text, arch: compile_source(f"{text}\nint x = nothing;", arch),
     )
     with pytest.raises(BuildError, match=r'(?s)does not compile for sm_80.*"nothing"'):
         burnish.compile(made(Net), (torch.randn(5, 48),), target="cuda:sm_80")
@@ -74,3 +76,24 @@ def test_a_kernel_that_does_not_compile_fails_the_build(monkeypatch):
 def test_what_is_for_cpus_is_refused():
     with pytest.raises(ConfigError, match=r"is for CPUs; .*model\.half\(\)"):
         burnish.compile(made(Net), (torch.randn(5, 48),), target=TARGET, precision="fp16")
+
+
+def test_tf32_is_what_one_asks_for():
+    require_compiler()
+    rules = [
+        {kernel.rule for kernel in compiled.kernels.values()}
+        for compiled in (
+            burnish.compile(
+                made(Net), (torch.randn(5, 48),), "cuda:sm_80", precision=name, do_no_harm=False
+            )
+            for name in ("fp32", "tf32")
+        )
+    ]
+    assert "tensor-core" not in rules[0]
+    assert "tensor-core" in rules[1]
+
+
+@pytest.mark.parametrize("target", ["cpu", "cuda:sm_75,sm_80"])
+def test_tf32_is_refused_where_there_is_none(target):
+    with pytest.raises(ConfigError, match=r"needs tensor cores of sm_80 or later"):
+        burnish.compile(made(Net), (torch.randn(5, 48),), target=target, precision="tf32")

@@ -7,7 +7,6 @@ import pytest
 import torch
 import tvm
 from cublas_support import build_stub
-from cuda_support import require_compiler
 from small_nets import made
 from tvm import relax
 
@@ -19,6 +18,7 @@ from burnish.compiler.library_choice import product_module, products, settled
 from burnish.passes.call_blas import CallBlas
 from burnish.targets.cuda.blas import Product
 from burnish.targets.cuda.target import CudaTarget, parse_cuda
+from cuda_support import require_compiler
 
 
 class Net(torch.nn.Module):

@@ -168,7 +168,9 @@ def test_a_target_that_can_is_none(precision, target):
 
 
 def test_an_unknown_precision_lists_the_known():
-    with pytest.raises(ConfigError, match="precision 'int4' is unknown; known: fp32, tf32, bf16, fp16"):
+    with pytest.raises(
+        ConfigError, match="precision 'int4' is unknown; known: fp32, tf32, bf16, fp16"
+    ):
         CompileConfig(precision="int4")
 
 

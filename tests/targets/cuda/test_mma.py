@@ -1,4 +1,4 @@
-"""Products of small matrices, instruction by instruction, as NVIDIA's manual says what each does."""
+"""Products of small matrices, by instructions that do what NVIDIA's manual says of them."""
 
 from __future__ import annotations
 

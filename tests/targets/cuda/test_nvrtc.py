@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from cuda_support import require_compiler
 
-from burnish.targets.cuda import fatbin, nvrtc
+from burnish.targets.cuda import fatbin, nvrtc, sass
 from burnish.targets.cuda.resources import resources
+from cuda_support import require_compiler
 
 SOURCE = """
 extern "C" __global__ void scale(float* x, float a) {
@@ -48,6 +48,49 @@ def test_machine_code_and_ptx_are_packed_together(code):
     image = fatbin.pack([code], "pair")
     assert image[:4] == b"\x50\xed\x55\xba"
     assert code.cubin[:64] in image
+
+
+def test_machine_code_is_found_in_an_image_and_in_a_file_around_it(code):
+    image = fatbin.pack([code], "pair")
+    assert fatbin.machine_codes(image) == {code.arch: code.cubin}
+    assert fatbin.machine_codes(b"before" + image + b"after") == {code.arch: code.cubin}
+    with pytest.raises(ValueError, match="no image"):
+        fatbin.machine_codes(b"nothing")
+
+
+def test_machine_code_is_read_as_instructions_and_loops(code):
+    kernels = sass.disassemble(code.cubin)
+    assert set(kernels) == {"scale", "lookup"}
+    assert kernels["scale"].count(*sass.SPILLS) == 0
+    assert kernels["scale"].count("BAR") == 1
+    assert kernels["lookup"].count(*sass.SPILLS) > 0
+    assert kernels["scale"].main_loops("BAR") == []
+
+
+def test_loops_lie_between_a_branch_back_and_where_it_goes():
+    text = """.text.twice:
+        /*0000*/                   MOV R1, R2 ;
+.L_x_0:
+        /*0010*/                   S2R R6, SR_TID.X ;
+.L_x_1:
+        /*0020*/                   HMMA.16816.F32 R4, R8, R2, R4 ;
+        /*0030*/              @!P0 BRA `(.L_x_1) ;
+        /*0040*/                   STL [R1], R4 ;
+        /*0050*/               @P1 BRA `(.L_x_0) ;
+        /*0060*/                   @P2 BRA `(.L_x_2) ;
+.L_x_2:
+        /*0070*/                   EXIT ;
+"""
+    (kernel,) = sass.parse(text)
+    assert (kernel.name, kernel.count("HMMA"), kernel.count(*sass.SPILLS)) == ("twice", 1, 1)
+    assert [len(loop) for loop in kernel.loops()] == [2, 5]
+    assert [[one.opcode for one in loop] for loop in kernel.main_loops("HMMA")] == [["HMMA", "BRA"]]
+
+
+def test_what_is_no_machine_code_is_not_disassembled():
+    require_compiler()
+    with pytest.raises(ValueError, match="nvdisasm"):
+        sass.disassemble(b"nothing")
 
 
 def test_a_kernel_that_does_not_compile_brings_its_log():

@@ -8,10 +8,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 import tvm
-from cuda_support import require_compiler
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sequential import sequential
 from tvm import te, tirx, topi
 
 from burnish.passes.lower_contractions import attention_mix, attention_scores, matmul
@@ -20,6 +18,8 @@ from burnish.targets.cuda.resources import resources
 from burnish.targets.cuda.schedule import RULE, schedule
 from burnish.targets.cuda.source import prepared
 from burnish.targets.cuda.target import CudaTarget, parse_cuda
+from cuda_support import require_compiler
+from sequential import sequential
 
 TARGET = parse_cuda("cuda:sm_80")
 OLDER = parse_cuda("cuda:sm_75")
@@ -137,7 +137,7 @@ def test_descriptions_on_the_cpu_give_the_product(dtype, target, opcode, shape, 
 
 
 @pytest.mark.heavy
-@settings(max_examples=15)
+@settings(max_examples=5)
 @given(m=st.integers(2, 80), n=st.integers(2, 80), k=st.integers(16, 200), turned=st.booleans())
 @kinds
 def test_descriptions_give_products_of_any_size(dtype, target, opcode, m, n, k, turned):
@@ -145,7 +145,7 @@ def test_descriptions_give_products_of_any_size(dtype, target, opcode, m, n, k, 
 
 
 @pytest.mark.heavy
-@settings(max_examples=8)
+@settings(max_examples=3)
 @given(
     channels=st.integers(2, 40),
     outputs=st.integers(2, 40),
