@@ -192,9 +192,12 @@ def _folder() -> Path:
     return cache_folder() / "opencl"
 
 
-def cache_programs(folder: Path) -> None:
-    """Keep built programs in ``folder``, which is made if it can be, and cut to its limit."""
-    tvm_ffi.get_global_func("burnish.opencl.set_cache")(str(folder))
+def cache_programs(folder: Path | None) -> None:
+    """Keep built programs in ``folder``, which is made if it can be, and cut to its limit;
+    ``None`` keeps none."""
+    tvm_ffi.get_global_func("burnish.opencl.set_cache")("" if folder is None else str(folder))
+    if folder is None:
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
         entries = [(file, file.stat()) for file in folder.iterdir()]

@@ -1,0 +1,116 @@
+"""``python oclgrind_run.py NAME...``: small nets through OpenCL, one line of JSON each.
+
+Run by ``tests/targets/opencl/test_sanitizer.py`` on Oclgrind, which notes what a real device does
+not: accesses outside buffers, and races of work items.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import torch
+import tvm
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from small_nets import Block, Classifier, Mlp, made
+
+import burnish
+from burnish.targets.opencl import runtime
+from opencl_support import kernel, load, zeros
+
+
+class Images(nn.Module):
+    """Strided, dilated and grouped convolutions, pooling, norms and resizing; odd sizes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 10, 3, stride=2, padding=1)
+        self.norm = nn.GroupNorm(2, 10)
+        self.wide = nn.Conv2d(10, 6, 3, dilation=2, groups=2)
+
+    def forward(self, x):
+        x = nn.functional.silu(self.norm(self.first(x)))
+        x = nn.functional.max_pool2d(self.wide(x), 3, 2, 1)
+        x = nn.functional.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+        return nn.functional.avg_pool2d(x, 2), torch.log_softmax(x.flatten(1), -1)
+
+
+class Orders(nn.Module):
+    """What is not a map: the largest and their places, picking, and shapes."""
+
+    def forward(self, x):
+        ordered = torch.topk(x, 3, dim=-1)
+        picked = torch.gather(x, 1, ordered.indices)
+        spread = torch.cat([x, picked], 1).transpose(0, 1).reshape(-1)
+        return ordered.values, ordered.indices, spread, x.std(1), x.amax(0)
+
+
+NETS = {
+    "mlp": lambda: (made(Mlp), (torch.randn(7, 20),), {}),
+    "classifier": lambda: (made(Classifier), (torch.randn(1, 3, 13, 11),), {}),
+    "transformer": lambda: (
+        made(Block),
+        (torch.randint(0, 50, (2, 7)), (torch.arange(7) < torch.tensor([[7], [4]])).long()),
+        {},
+    ),
+    "images": lambda: (made(Images), (torch.randn(1, 3, 13, 11),), {}),
+    "orders": lambda: (Orders(), (torch.randn(3, 17),), {}),
+    "int4": lambda: (made(Mlp), (torch.randn(3, 20),), {"quantize": "int4", "do_no_harm": False}),
+    "int8": lambda: (made(Mlp), (torch.randn(3, 20),), {"quantize": "int8", "do_no_harm": False}),
+}
+
+
+def planted() -> None:
+    """A write beyond a buffer, and two races: in global and in local memory."""
+    index = "get_local_id(0)"
+    race = f"__local float s[8]; s[{index}] = {index}; out[{index}] = s[7 - {index}];"
+    out = ("handle", "__global float* out")
+    for name, body in (
+        ("beyond", "out[get_global_id(0)] = 1;"),
+        ("global_race", "out[0] = get_global_id(0);"),
+        ("local_race", race),
+    ):
+        load(kernel(body, out, name=name))[name](zeros((8,), "float32"), 2, 8)
+    tvm.opencl(0).sync()
+
+
+def main(names: list[str]) -> None:
+    torch.manual_seed(0)
+    runtime.ensure()
+    runtime.cache_programs(None)  # what is built here is Oclgrind's own
+    if names == ["planted"]:
+        return planted()
+    for name in names or NETS:
+        start = time.perf_counter()
+        model, inputs, settings = NETS[name]()
+        compiled = burnish.compile(model, inputs, target="opencl", **settings)
+        if settings:  # what rounding changes is not in question here
+            model = burnish.compile(model, inputs, target="cpu", **settings)
+        made_s = time.perf_counter() - start
+        got, want = flat(compiled(*inputs)), flat(model(*inputs))
+        worst = max(difference(a, b) for a, b in zip(got, want, strict=True))
+        took = {"compile_s": made_s, "run_s": time.perf_counter() - start - made_s}
+        print(json.dumps({"net": name, "difference": worst, **took}), flush=True)
+
+
+def flat(value: object) -> list[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        return [value]
+    parts = value.values() if isinstance(value, dict) else value
+    return [tensor for part in parts for tensor in flat(part)]
+
+
+def difference(got: torch.Tensor, want: torch.Tensor) -> float:
+    """max|got - want| / max|want|."""
+    got, want = got.double(), want.double()
+    return float((got - want).abs().max() / want.abs().max().clamp(min=1e-9))
+
+
+if __name__ == "__main__":
+    with torch.no_grad():
+        main(sys.argv[1:])
