@@ -23,7 +23,8 @@ constexpr const char* kUsage = "usage: deploy FOLDER OUT INPUT... [--threads N] 
 int64_t whole(const std::string& word) {
   char* end = nullptr;
   int64_t value = std::strtoll(word.c_str(), &end, 10);
-  if (word.empty() || *end || value < 1) throw std::runtime_error(word + " is no whole number of 1 or more");
+  if (word.empty() || *end || value < 1)
+    throw std::runtime_error(word + " is no whole number of 1 or more");
   return value;
 }
 
@@ -31,7 +32,8 @@ Tensor read(const std::string& path, const deploy::Input& input) {
   bool npy = path.size() > 4 && path.compare(path.size() - 4, 4, ".npy") == 0;
   if (npy) return deploy::read_npy(path);
   for (int64_t extent : input.shape) {
-    if (extent < 0) throw std::runtime_error(input.name + " has an open size: give it as a .npy file");
+    if (extent < 0)
+      throw std::runtime_error(input.name + " has an open size: give it as a .npy file");
   }
   return deploy::read_raw(path, input.shape, input.dtype);
 }

@@ -35,8 +35,8 @@ std::vector<int64_t> sizes(const ffi::Any& shape) {
 
 DLDataType safetensors_dtype(const std::string& name) {
   static const std::pair<const char*, const char*> names[] = {
-      {"BOOL", "bool"},   {"U8", "uint8"},    {"I8", "int8"},      {"U16", "uint16"},
-      {"I16", "int16"},   {"U32", "uint32"},  {"I32", "int32"},    {"U64", "uint64"},
+      {"BOOL", "bool"},   {"U8", "uint8"},    {"I8", "int8"},       {"U16", "uint16"},
+      {"I16", "int16"},   {"U32", "uint32"},  {"I32", "int32"},     {"U64", "uint64"},
       {"I64", "int64"},   {"F16", "float16"}, {"BF16", "bfloat16"}, {"F32", "float32"},
       {"F64", "float64"},
   };
@@ -52,7 +52,8 @@ ffi::Array<Tensor> read_weights(const std::string& path, const json::Array& orde
   std::string content = read_file(path);
   uint64_t length = 0;
   if (content.size() >= 8) std::memcpy(&length, content.data(), 8);
-  if (content.size() < 8 || length > content.size() - 8) throw std::runtime_error(path + " is cut off");
+  if (content.size() < 8 || length > content.size() - 8)
+    throw std::runtime_error(path + " is cut off");
   json::Value header = parsed(content.substr(8, length), path);
   ffi::Array<Tensor> found;
   for (const ffi::Any& name : order) {
@@ -96,9 +97,11 @@ Model::Model(const std::string& folder) {
                              ": this program runs models for CPUs");
   }
   for (const ffi::Any& one : at(at(manifest, "signature"), "inputs").cast<json::Array>()) {
-    inputs_.push_back({text(at(one, "name")), sizes(at(one, "shape")), dtype_of(text(at(one, "dtype")))});
+    inputs_.push_back(
+        {text(at(one, "name")), sizes(at(one, "shape")), dtype_of(text(at(one, "dtype")))});
   }
-  weights_ = read_weights(folder + "/params.safetensors", at(manifest, "params").cast<json::Array>());
+  weights_ =
+      read_weights(folder + "/params.safetensors", at(manifest, "params").cast<json::Array>());
   library_.emplace(ffi::Module::LoadFromFile(folder + "/lib.so"));
   /* One thread pool for all models of a process: the first one's. */
   static int64_t pool = 0;
@@ -126,7 +129,8 @@ std::vector<Tensor> Model::operator()(const std::vector<Tensor>& given) {
   for (size_t i = 0; i < given.size(); ++i) {
     const Input& input = inputs_[i];
     std::vector<int64_t> shape(given[i].shape().begin(), given[i].shape().end());
-    bool fits = shape.size() == input.shape.size() && name_of(given[i].dtype()) == name_of(input.dtype);
+    bool fits =
+        shape.size() == input.shape.size() && name_of(given[i].dtype()) == name_of(input.dtype);
     for (size_t axis = 0; fits && axis < shape.size(); ++axis) {
       fits = input.shape[axis] < 0 || input.shape[axis] == shape[axis];
     }

@@ -17,12 +17,12 @@ struct Named {
 };
 
 const Named kDtypes[] = {
-    {"bool", {kDLBool, 8, 1}, "|b1"},      {"uint8", {kDLUInt, 8, 1}, "|u1"},
-    {"int8", {kDLInt, 8, 1}, "|i1"},       {"uint16", {kDLUInt, 16, 1}, "<u2"},
-    {"int16", {kDLInt, 16, 1}, "<i2"},     {"uint32", {kDLUInt, 32, 1}, "<u4"},
-    {"int32", {kDLInt, 32, 1}, "<i4"},     {"uint64", {kDLUInt, 64, 1}, "<u8"},
-    {"int64", {kDLInt, 64, 1}, "<i8"},     {"float16", {kDLFloat, 16, 1}, "<f2"},
-    {"float32", {kDLFloat, 32, 1}, "<f4"}, {"float64", {kDLFloat, 64, 1}, "<f8"},
+    {"bool", {kDLBool, 8, 1}, "|b1"},          {"uint8", {kDLUInt, 8, 1}, "|u1"},
+    {"int8", {kDLInt, 8, 1}, "|i1"},           {"uint16", {kDLUInt, 16, 1}, "<u2"},
+    {"int16", {kDLInt, 16, 1}, "<i2"},         {"uint32", {kDLUInt, 32, 1}, "<u4"},
+    {"int32", {kDLInt, 32, 1}, "<i4"},         {"uint64", {kDLUInt, 64, 1}, "<u8"},
+    {"int64", {kDLInt, 64, 1}, "<i8"},         {"float16", {kDLFloat, 16, 1}, "<f2"},
+    {"float32", {kDLFloat, 32, 1}, "<f4"},     {"float64", {kDLFloat, 64, 1}, "<f8"},
     {"bfloat16", {kDLBfloat, 16, 1}, nullptr},
 };
 
