@@ -106,9 +106,9 @@ def find_baseline(model: Any) -> Baseline:
 
 
 def _load_pt2(path: Path) -> Any:
-    import torch
+    from burnish.compiler.importers.program_file import load_program
 
-    return torch.export.load(path)
+    return load_program(path)
 
 
 def _initializer_bytes(model: Any) -> int:

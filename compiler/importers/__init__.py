@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import tvm
 
 from burnish.compiler import random_keys
-from burnish.compiler.errors import ImportModelError
+from burnish.compiler.errors import BurnishError, ImportModelError
 from burnish.compiler.importers.files import SUFFIXES, Params, check_no_params, load_file
 from burnish.compiler.importers.keras_file import KerasFile, KerasModule, with_variable_names
 from burnish.compiler.importers.model_file import ModelFile
@@ -89,8 +89,9 @@ def import_model(
     ``onnx.ModelProto``, a Keras model, or the path of an ``.onnx``, ``.pt2``, ``.keras`` or
     ``.tflite`` file, of a TensorFlow SavedModel's folder, or of a Relay module of TVM up to 0.19:
     ``.json`` (``tvm.ir.save_json``), ``.relay`` or ``.txt`` (its text), with its ``params`` given
-    or beside it (:func:`~burnish.compiler.importers.files.load_file`). Files but
-    ``.pt2`` are read in a child process with limits (:mod:`burnish.compiler.importers.contained`).
+    or beside it (:func:`~burnish.compiler.importers.files.load_file`). Files are read in a child
+    process with limits (:mod:`burnish.compiler.importers.contained`); a ``.pt2`` file is read here
+    after that (:mod:`burnish.compiler.importers.program_file`).
 
     ``example_inputs`` is what the model is called with: a tuple of positional arguments, or a
     mapping of keyword arguments. A module needs it; an ONNX model needs it only for inputs whose
@@ -157,14 +158,32 @@ def import_loaded(
     if isinstance(loaded.content, ModelFile):
         mod, signature = loaded.content.convert(example_inputs, dynamic, fold=fold)
     elif loaded.kind == "torch":
-        from burnish.compiler.importers.pytorch import import_program
-
-        mod, signature = import_program(loaded.content, loaded.names, dynamic)
+        mod, signature = _translate(loaded, dynamic)
     else:
         from burnish.compiler.importers.onnx.model import import_onnx
 
         mod, signature = import_onnx(loaded.content, example_inputs, dynamic, fold=fold)
     return ImportedModel(mod, signature, loaded.hash, loaded.kind, loaded.source)
+
+
+def _translate(
+    loaded: LoadedModel, dynamic: Mapping[str, Any] | None
+) -> tuple[tvm.IRModule, Signature]:
+    """A program of torch; where it is a file's, whatever torch says of it is an error of ours."""
+    from burnish.compiler.importers.pytorch import import_program
+
+    try:
+        return import_program(loaded.content, loaded.names, dynamic)
+    except BurnishError:
+        raise
+    except Exception as error:
+        if not isinstance(loaded.source, (str, os.PathLike)):
+            raise
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        raise ImportModelError(
+            f"{loaded.source} cannot be translated; it may be damaged: "
+            f"{type(error).__name__}: {said[0][:300]}"
+        ) from error
 
 
 def survey_model(

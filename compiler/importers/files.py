@@ -40,7 +40,8 @@ def load_file(
 ) -> torch.export.ExportedProgram | ModelFile | KerasFile:
     """The model in a file, or in the folder of a SavedModel.
 
-    A ``.pt2`` file is loaded; others are parsed in a child process when their content is wanted.
+    A ``.pt2`` file is loaded, after checks and a child process's trial of it; others are parsed
+    in a child process when their content is wanted.
 
     ``params`` are the parameters of a Relay module: a file that ``relay.save_param_dict`` wrote,
     or name -> array. Without them a file beside the module that differs by its suffix
@@ -75,7 +76,9 @@ def load_file(
     if found is None or found.kind != RELAY:
         check_no_params(params)
     if suffix == PROGRAM:
-        return _load_program(file)
+        from burnish.compiler.importers.program_file import load_program
+
+        return load_program(file)
     if suffix == KERAS:
         from burnish.compiler.importers.keras_file import open_keras
 
@@ -109,17 +112,3 @@ def _params(file: Path, params: Params) -> Path | Mapping[str, Any] | None:
         raise ImportModelError(f"no such parameter file: {given}")
     check_memory(given.stat().st_size, copies=2)
     return given
-
-
-def _load_program(file: Path) -> Any:
-    import torch
-
-    with file.open("rb") as stream:
-        if stream.read(2) != b"PK":
-            raise ImportModelError(f"{file} is no .pt2 archive (torch.export.save writes one)")
-    try:
-        return torch.export.load(file)
-    except Exception as error:
-        raise ImportModelError(
-            f"{file} cannot be read as a .pt2 archive; it may be truncated: {error}"
-        ) from error
