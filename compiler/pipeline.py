@@ -90,7 +90,6 @@ def _lower(target: Target, config: CompileConfig) -> tuple[Pass, ...]:
         if isinstance(target, CpuTarget)
         else _contractions_gpu(config)
     )
-    branches = (OutlineBranches(),) if isinstance(target, CpuTarget) else ()
     return (
         T.DecomposeOpsForInference(),
         WidenConv1d(),
@@ -109,7 +108,7 @@ def _lower(target: Target, config: CompileConfig) -> tuple[Pass, ...]:
         T.LegalizeOps(),
         FoldWeights(),
         DropUnusedWeights(),
-        *branches,
+        OutlineBranches(),
     )
 
 
@@ -128,6 +127,7 @@ def _contractions_gpu(config: CompileConfig) -> tuple[Pass, ...]:
 
 def _fuse() -> tuple[Pass, ...]:
     return (
+        T.ConvertToDataflow(),
         T.AnnotateTIROpPattern(),
         T.FoldConstant(),
         T.FuseOps(),

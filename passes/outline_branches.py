@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import tvm
@@ -25,6 +26,29 @@ class OutlineBranches:
         return rewritten(mod, _Outline)
 
 
+def as_function(
+    builder: relax.BlockBuilder, sequence: relax.SeqExpr, params: Sequence[relax.Var], name: str
+) -> tuple[tvm.ir.GlobalVar, list[relax.Expr]]:
+    """``sequence`` as a private function, and what it is called with after its ``params``.
+
+    That is what it reads from around it, and the open sizes that no parameter tells.
+    """
+    own = set(params)
+    around = [var for var in relax.analysis.free_vars(sequence) if var not in own]
+    free = [var for var in around if not tvm.ir.is_prim_var(var)]  # sizes come below
+    inner = {var: relax.Var(var.name, var.ty) for var in free}
+    body = tvm_ffi.structural_map(sequence, [(relax.Var, lambda v: inner.get(v, v))])
+    every = [*params, *inner.values()]
+    arguments: list[relax.Expr] = list(free)
+    func = relax.Function(every, body, sequence.body.ty, True)
+    sizes = list(relax.analysis.free_symbolic_vars(func))
+    if sizes:
+        every.append(relax.Var("sizes", relax.ShapeType(sizes)))
+        arguments.append(relax.ShapeExpr(sizes))
+        func = relax.Function(every, body, sequence.body.ty, True)
+    return builder.add_func(relax.utils.copy_with_new_vars(func), name), arguments
+
+
 @mutator
 class _Outline(PyExprMutator):
     def __init__(self, mod: tvm.IRModule) -> None:
@@ -36,13 +60,8 @@ class _Outline(PyExprMutator):
         )
 
     def _called(self, branch: relax.SeqExpr) -> relax.SeqExpr:
-        free = list(relax.analysis.free_vars(branch))
-        params = [relax.Var(var.name, var.ty) for var in free]
-        mapping = dict(zip(free, params, strict=True))
-        body = tvm_ffi.structural_map(branch, [(relax.Var, lambda v: mapping.get(v, v))])
-        func = relax.Function(params, body, branch.body.ty, True)
-        target = self.builder_.add_func(relax.utils.copy_with_new_vars(func), "branch")
-        call = relax.Call(target, [self.visit_expr(var) for var in free])
+        branch = self.visit_expr(branch)  # those within it first
+        call = relax.Call(*as_function(self.builder_, branch, (), "branch"))
         result = relax.Var("result", branch.body.ty)
         block = relax.BindingBlock([relax.VarBinding(result, call)])
         return relax.SeqExpr([block], result)

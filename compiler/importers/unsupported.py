@@ -11,6 +11,10 @@ SHOWN = 3
 NO_CONVERTER = "no converter"
 
 
+class Refused(Exception):
+    """A form of an operator that is not imported; the message says why, and what to do."""
+
+
 @dataclass(frozen=True)
 class Found:
     """One node that cannot be converted; fields as of

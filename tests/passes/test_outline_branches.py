@@ -9,6 +9,7 @@ from kernel_support import Built, lowered
 from tvm import relax
 from tvm.script import ir as I
 from tvm.script import relax as R
+from tvm.script import tirx as T
 
 from burnish.passes.outline_branches import OutlineBranches
 from relax_support import apply, random_params
@@ -79,3 +80,43 @@ def test_a_module_without_branches_is_as_it_was():
 
     mod = random_params(Plain)
     assert tvm_ffi.structural_equal(apply(OutlineBranches(), mod)["main"], mod["main"])
+
+
+@I.ir_module
+class Nested:
+    """A branch in a branch, which reads a size that none of its tensors tells."""
+
+    @R.function
+    def main(
+        c: R.Tensor((), "bool"), d: R.Tensor((), "bool"), x: R.Tensor(("n", 4), "float32")
+    ) -> R.Tensor(("n", 4), "float32"):
+        n = T.int64()
+        if c:
+            if d:
+                a = R.ones(R.shape([n, 4]), "float32")
+                inner = R.add(a, a)
+            else:
+                b = R.exp(x)
+                inner = R.multiply(b, x)
+            e = R.negative(inner)
+            out = R.add(e, x)
+        else:
+            f = R.zeros(R.shape([n, 4]), "float32")
+            out = R.subtract(f, x)
+        return out
+
+
+def test_branches_in_branches_and_sizes_that_no_tensor_tells():
+    mod = random_params(Nested, inputs=3)
+    after = apply(OutlineBranches(), mod)
+    outlined = [f for f in after.functions.values() if isinstance(f, relax.Function)]
+    assert len(outlined) == 5
+    for function in outlined:
+        assert not list(relax.analysis.free_symbolic_vars(function))
+    built = Built(lowered(mod))
+    for rows in (1, 5):
+        x = np.random.default_rng(rows).standard_normal((rows, 4)).astype("float32")
+        for d, inner in ((True, 2 * np.ones_like(x)), (False, np.exp(x) * x)):
+            (got,) = built(np.array(True), np.array(d), x)
+            np.testing.assert_allclose(got, x - inner, rtol=1e-5)
+        np.testing.assert_array_equal(built(np.array(False), np.array(True), x)[0], -x)

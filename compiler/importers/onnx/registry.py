@@ -23,6 +23,8 @@ import pkgutil
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from burnish.compiler.importers.unsupported import Refused
+
 if TYPE_CHECKING:
     from burnish.compiler.importers.onnx.node import Node
 
@@ -32,10 +34,6 @@ Key: TypeAlias = tuple[str, str]
 
 STANDARD = ("", "ai.onnx")
 _MARK = "__onnx_operators__"
-
-
-class Refused(Exception):
-    """A form of an operator that is not imported; the message says why, and what to do."""
 
 
 class InnerRefused(Refused):

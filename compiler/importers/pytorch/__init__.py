@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import tvm
 from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind, OutputKind, TensorArgument
+from torch.export.graph_signature import InputKind, OutputKind, SymIntArgument, TensorArgument
 from torch.utils import _pytree as pytree
 
 from burnish.compiler.errors import ImportModelError
@@ -128,10 +128,15 @@ def _signature(
         if isinstance(spec.arg, TensorArgument):
             leaves.append(trees.Leaf(len(outputs)))
             outputs.append(spec_of(spec.arg.name, spec.arg.name))
+        elif isinstance(spec.arg, SymIntArgument):
+            leaves.append(trees.Leaf(len(outputs)))
+            outputs.append(TensorSpec(spec.arg.name, (), "int64"))
         elif hasattr(spec.arg, "value"):
             leaves.append(spec.arg.value)
         else:
-            raise ImportModelError(f"output {spec.arg.name!r} is a symbolic number, no tensor")
+            raise ImportModelError(
+                f"output {spec.arg.name!r} is a symbolic number that is no integer: return a tensor"
+            )
     try:
         arguments = tuple(
             (name, trees.encode(value)) for name, value, _ in _argument_nodes(program, names)

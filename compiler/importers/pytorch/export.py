@@ -94,13 +94,18 @@ class _Call:
 
 
 def decompose(program: ExportedProgram) -> ExportedProgram:
-    """Core operators, but for those kept whole."""
+    """Core operators, but for those kept whole; :class:`ImportModelError` where torch fails."""
     table = default_decompositions()
     for op in (*KEPT_WHOLE, *SEQUENCES, *kept_whole()):
         table.pop(op, None)
     with kept_by_shape(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
-        return program.run_decompositions(table)
+        try:
+            return program.run_decompositions(table)
+        except Exception as error:
+            raise ImportModelError(
+                f"torch cannot decompose the exported model: {_reason(error)}"
+            ) from error
 
 
 def split_examples(

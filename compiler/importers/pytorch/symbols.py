@@ -55,6 +55,10 @@ class SymbolTable:
             self.sizes[expr] = self.analyzer.simplify(self._convert(expr))
         return self.sizes[expr]
 
+    def expression(self, expr: sympy.Expr) -> Any:
+        """What :meth:`size` gives for an expression of torch's symbols."""
+        return self.analyzer.simplify(self._convert(expr))
+
     def bounds(self) -> dict[str, dict[str, int]]:
         """Function attributes with the limits of each symbol, as TVM's planners read them."""
         limits = self.limits()
@@ -91,6 +95,22 @@ class SymbolTable:
             for a, b in zip(got, shape, strict=True)
         )
 
+    def refuse_unlike(self, left: relax.Expr, right: relax.Expr) -> None:
+        """``ValueError`` for a number and an open size that cannot be known to be one.
+
+        torch.export may take them for one because they are in the example.
+        """
+        shapes = [list(value.ty.shape or ()) for value in (left, right)]
+        for a, b in zip(*(reversed(shape) for shape in shapes), strict=False):
+            if _is_number(a) == _is_number(b) or self.equal(a, b):
+                continue
+            number, size = (a, b) if _is_number(a) else (b, a)
+            if int(number) != 1 and not self.analyzer.can_prove_equal(size, 1):
+                raise ValueError(
+                    f"it joins a size of {int(number)} with one of {_plain(size)}: torch.export "
+                    "took them for one, which they are in the example alone; keep this size fixed"
+                )
+
     def equal(self, a: Any, b: Any) -> bool:
         """Whether two sizes are provably one."""
         if _is_number(a) and _is_number(b):
@@ -100,7 +120,7 @@ class SymbolTable:
     def _variable(self, symbol: str) -> tirx.Var:
         """The variable of one of torch's symbols, its range known to the analyzer."""
         name = self.name(symbol)
-        if _UNBACKED.fullmatch(symbol):
+        if is_unbacked(symbol):
             raise ImportModelError(
                 f"a size ({symbol}) depends on the values of a tensor, not on the sizes of the "
                 "inputs; give such a number as a constant, or keep the size open with a mask"
@@ -145,11 +165,20 @@ class SymbolTable:
         raise ImportModelError(f"the size {expr} has no translation ({kind})")
 
 
+def is_unbacked(symbol: str) -> bool:
+    """Whether torch reads the number from a tensor; else it is the size of an input."""
+    return _UNBACKED.fullmatch(symbol) is not None
+
+
 def _expression(size: int | torch.SymInt) -> sympy.Expr | None:
     if not isinstance(size, torch.SymInt):
         return None
     expr = size.node.expr
     return None if expr.is_number else expr
+
+
+def _plain(size: Any) -> str:
+    return re.sub(r"T\.int64\((-?\d+)\)", r"\1", str(size))
 
 
 def _is_number(value: Any) -> bool:

@@ -9,21 +9,24 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import tvm
 from torch import fx
 from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind, TensorArgument
+from torch.export.graph_signature import InputKind, SymIntArgument, TensorArgument
 from tvm import relax
 from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
 from burnish.compiler.errors import ImportModelError
+from burnish.compiler.importers import repeat
 from burnish.compiler.importers.pytorch.converters import CONVERTERS, Converter
+from burnish.compiler.importers.pytorch.converters.control import CONTROL
 from burnish.compiler.importers.pytorch.custom import convert, registered
 from burnish.compiler.importers.pytorch.derived import Derived
+from burnish.compiler.importers.pytorch.numbers import is_known, number, remember
 from burnish.compiler.importers.pytorch.places import unsupported
 from burnish.compiler.importers.pytorch.recurrences import SEQUENCES
 from burnish.compiler.importers.pytorch.symbols import SymbolTable
@@ -41,6 +44,7 @@ class Translator(ExportedProgramImporter):
         self.symbols = symbols
         self.masks: dict[Any, tuple[relax.Expr, relax.Expr | None]] = {}
         self.lengths: list[tuple[Any, Any]] = []
+        self.numbers: dict[str, relax.Expr] = {}
         self.weights: dict[str, torch.Tensor] = {}
         self.derived = Derived(self, SEQUENCES)
         self.refused: dict[tuple[str, str], list[fx.Node]] = {}
@@ -84,7 +88,7 @@ class Translator(ExportedProgramImporter):
         inputs, values = self._inputs(), self._weights()
         nodes = list(self.program.graph.nodes)
         pure = not self._has_assert_async(self.program.graph_module)
-        flat = pure and not self._has_cond_op(nodes)
+        flat = pure and not any(_branches(node) for node in nodes)
         self.block_builder = relax.BlockBuilder()
         tensors = [v for v in inputs.values() if isinstance(v, relax.Var)]
         shared = dict.fromkeys(v for v in values.values() if isinstance(v, relax.Var))
@@ -93,10 +97,10 @@ class Translator(ExportedProgramImporter):
             "main", params=[*tensors, *shared], attrs=attrs, pure=pure
         ):
             with self.block_builder.dataflow() if flat else contextlib.nullcontext():
-                outputs = self._translate_fx_graph(
-                    self.program.graph_module, nodes, {**inputs, **values}
-                )
-                result = relax.Tuple(self._user_outputs(outputs))
+                for node in nodes:
+                    if node.op == "placeholder":
+                        self.env[node] = {**inputs, **values}[node.name]
+                result = relax.Tuple(self._user_outputs(self._run(self.program.graph_module)))
                 if flat:
                     result = self.block_builder.emit_output(result)
             self.block_builder.emit_func_output(result)
@@ -149,12 +153,13 @@ class Translator(ExportedProgramImporter):
         self.weights[name] = tensor
         return relax.Var(name, relax.TensorType(list(tensor.shape), torch_dtype(tensor.dtype)))
 
-    def _user_outputs(self, outputs: Sequence[relax.Expr]) -> list[relax.Expr]:
+    def _user_outputs(self, outputs: Sequence[Any]) -> list[relax.Expr]:
+        """Tensors, and numbers as scalars; what is constant is in the signature alone."""
         specs = self.program.graph_signature.output_specs
         return [
-            value
+            self._result(value)
             for value, spec in zip(outputs, specs, strict=True)
-            if isinstance(spec.arg, TensorArgument)
+            if isinstance(spec.arg, TensorArgument | SymIntArgument)
         ]
 
     def _note_unsupported(self) -> None:
@@ -185,7 +190,9 @@ class Translator(ExportedProgramImporter):
             ) from self.first_error
 
     def _is_supported(self, node: fx.Node) -> bool:
-        if isinstance(node.meta.get("val"), (torch.SymInt, int)) or _only_asserted(node):
+        if isinstance(node.meta.get("val"), (torch.SymInt, torch.SymBool, int)):
+            return True
+        if _only_asserted(node):
             return True
         if registered(node.target):
             return True
@@ -199,32 +206,56 @@ class Translator(ExportedProgramImporter):
             return str(target.__name__)
         return str(target._schema.name)
 
-    def _translate_fx_graph(
-        self,
-        graph_module: fx.GraphModule,
-        nodes: Sequence[fx.Node],
-        inputs_vars: Mapping[str, Any],
-        custom_ops: set[str] | None = None,
-    ) -> tuple[relax.Expr, ...]:
-        for node in nodes:
-            if node.op == "placeholder":
-                if node.name in inputs_vars:
-                    self.env[node] = inputs_vars[node.name]
-            elif node.op == "get_attr":
-                self.env[node] = getattr(graph_module, str(node.target))
+    def _run(self, graph: fx.GraphModule) -> list[Any]:
+        """Translate the calls of a graph whose placeholders are known; its outputs."""
+        for node in graph.graph.nodes:
+            if node.op == "get_attr":
+                held = getattr(graph, str(node.target))
+                held = relax.const(to_tvm(held)) if isinstance(held, torch.Tensor) else held
+                self.env[node] = held
             elif node.op == "call_function":
                 self.env[node] = self._call(node)
             elif node.op == "output":
-                values = self._retrieve_args(node.args[0])
-                return tuple(v for v in _flat(values) if isinstance(v, relax.Expr) or v is None)
+                return _flat(self._retrieve_args(node.args[0]))
         raise ImportModelError("the exported graph has no output")
+
+    def inner(self, graph: fx.GraphModule, given: Sequence[relax.Expr]) -> list[relax.Expr]:
+        """The results of a graph inside this one, translated here on these operands.
+
+        What is remembered of it (masks, named lengths, numbers) is forgotten at its end: another
+        branch, or round, does not see its variables.
+        """
+        outer = self.masks, self.lengths, self.numbers
+        self.masks, self.lengths, self.numbers = ({}, list(self.lengths), dict(self.numbers))
+        holders = [node for node in graph.graph.nodes if node.op == "placeholder"]
+        try:
+            for node, value in zip(holders, given, strict=True):
+                self.env[node] = value
+                remember(node.meta.get("val"), value, self)
+            return [self._result(value) for value in self._run(graph)]
+        finally:
+            self.masks, self.lengths, self.numbers = outer
+
+    def _result(self, value: Any) -> relax.Expr:
+        """A result of an inner graph as a tensor."""
+        if isinstance(value, relax.Expr) and isinstance(value.ty, relax.TensorType):
+            return value
+        if isinstance(value, bool):
+            return relax.const(value, "bool")
+        if value is None or isinstance(value, float):
+            raise ValueError(f"a graph inside gives {value!r}: let it give a tensor")
+        return self._operand(value, "int64")
 
     def _call(self, node: fx.Node) -> Any:
         value = node.meta.get("val")
-        if isinstance(value, (torch.SymInt, int)) and not isinstance(value, bool):
-            return self.symbols.size(value)
         if _only_asserted(node):
             return None  # held by the limits of the sizes
+        if isinstance(value, torch.SymInt) and is_known(value, self):
+            return number(value, self)
+        if isinstance(value, torch.SymBool):
+            return number(value, self)
+        if isinstance(value, (torch.SymInt, int)) and not isinstance(value, bool):
+            return self.symbols.size(value)
         if (str(node.target), NO_CONVERTER) in self.refused:
             return self._stand_in(value)
         try:
@@ -241,7 +272,9 @@ class Translator(ExportedProgramImporter):
         except Exception as error:  # noqa: BLE001  # all are raised as one at the end
             self.first_error = self.first_error or error
             reason = str(error).strip() or type(error).__name__
-            self.refused.setdefault((str(node.target), reason), []).append(node)
+            found = self.refused.setdefault((str(node.target), reason), [])
+            if node not in found:  # a body is translated for each of its rounds
+                found.append(node)
             return self._stand_in(value)
 
     def _held(self, value: Any, result: Any) -> Any:
@@ -264,6 +297,14 @@ class Translator(ExportedProgramImporter):
             raise ValueError(f"the converter gives shape {result.ty.shape}, torch gives {shape}")
         return self.block_builder.match_cast(result, relax.TensorType(shape, want))
 
+    def of_type(self, expr: relax.Expr, ty: relax.TensorType) -> relax.Expr:
+        """A value that torch knows to be of this type, where Relax sees another."""
+        if repeat.same_type(expr.ty, ty):
+            return expr
+        if self.dtype_of(expr) != str(ty.dtype):
+            raise ValueError(f"a value that it carries changes from {ty.dtype} to {expr.ty.dtype}")
+        return self.block_builder.match_cast(expr, ty)
+
     def _binary_op(
         self, relax_op: Callable[..., relax.Expr], intrinsic_op: Callable[..., Any]
     ) -> Callable[[fx.Node], Any]:
@@ -275,6 +316,7 @@ class Translator(ExportedProgramImporter):
             alpha = node.kwargs.get("alpha", 1)
             dtype = _operand_dtype(node)
             left, right = (self._operand(value, dtype) for value in (left, right))
+            self.symbols.refuse_unlike(left, right)
             if alpha != 1:
                 right = self.emit(relax.op.multiply(right, relax.const(alpha, dtype)))
             return self.emit(make(left, right))
@@ -290,6 +332,12 @@ class Translator(ExportedProgramImporter):
         if self.dtype_of(value) != dtype:
             value = self.emit(relax.op.astype(value, dtype))
         return value
+
+
+def _branches(node: fx.Node) -> bool:
+    """Whether a call becomes an ``If``, or calls of functions, which no dataflow block may hold."""
+    space = getattr(node.target, "namespace", "")
+    return space == "higher_order" and str(getattr(node.target, "__name__", "")) in CONTROL
 
 
 def _only_asserted(node: fx.Node) -> bool:

@@ -8,9 +8,10 @@ import numpy as np
 import onnx
 from tvm import relax
 
-from burnish.compiler.importers.onnx import repeat
+from burnish.compiler.importers import repeat
 from burnish.compiler.importers.onnx.node import Node
 from burnish.compiler.importers.onnx.registry import Refused, Result, converts
+from burnish.compiler.importers.steps import Scanned, index, scan, stacked
 
 op = relax.op
 
@@ -79,10 +80,6 @@ def _true() -> relax.Expr:
     return relax.const(np.array(True), "bool")
 
 
-def _index(node: Node, value: int) -> relax.Expr:
-    return relax.const(np.array(value, np.int64), "int64")
-
-
 def _written_out(
     node: Node, body: onnx.GraphProto, carried: list[Any], rows: int, count: int
 ) -> Result:
@@ -90,7 +87,7 @@ def _written_out(
     first = carried
     for trip in range(count):
         condition = _true()
-        results = _run(node, body, _index(node, trip), condition, carried)
+        results = _run(node, body, index(trip), condition, carried)
         goes = node.graph.constant(results[0])
         carried = results[1 : 1 + len(carried)]
         for stack, row in zip(stacks, results[1 + len(carried) :], strict=True):
@@ -101,27 +98,19 @@ def _written_out(
                     "its body computes at run time whether it goes on, so that the number of the "
                     "rows it gives is not known: let the condition stay true"
                 )
-            return tuple(_open(node, body, first, _index(node, count)))
+            return tuple(_open(node, body, first, index(count)))
         if goes is not None and not bool(goes.reshape(-1)[0]):
             break
     if not stacks or stacks[0]:
-        return (*carried, *[_stacked(node, stack) for stack in stacks])
+        return (*carried, *[stacked(node.bb, stack) for stack in stacks])
     return (*carried, *_no_rows(node, body, carried, rows))
-
-
-def _stacked(node: Node, rows: list[relax.Expr]) -> relax.Expr:
-    if not all(isinstance(row.ty, relax.TensorType) for row in rows):
-        raise Refused("the rows it gives are no tensors")
-    if any(not repeat.same_type(row.ty, rows[0].ty) for row in rows):
-        raise Refused("the rows it gives have different shapes")
-    return node.emit(op.stack(rows, 0))
 
 
 def _no_rows(node: Node, body: onnx.GraphProto, carried: list[Any], rows: int) -> list[relax.Expr]:
     """Rows of no trip at all: shapes as a trip would give them."""
     if not rows:
         return []
-    results = _run(node, body, _index(node, 0), _true(), carried)
+    results = _run(node, body, index(0), _true(), carried)
     return [
         node.emit(op.zeros(relax.ShapeExpr([0, *list(row.ty.shape)]), str(row.ty.dtype)))
         for row in results[1 + len(carried) :]
@@ -142,15 +131,16 @@ def _always(body: onnx.GraphProto) -> bool:
 
 def _many(node: Node, body: onnx.GraphProto, carried: list[Any], rows: int, count: int) -> Result:
     _tensors_only(carried)
+    node.graph.allow_branches()
 
     def one(state: list[relax.Expr]) -> tuple[list[relax.Expr], list[relax.Expr]]:
         results = _run(node, body, state[0], _true(), state[1:])
-        following = node.emit(op.add(state[0], _index(node, 1)))
+        following = node.emit(op.add(state[0], index(1)))
         cut = 1 + len(carried)
         given = [node.emit(op.expand_dims(row, 0)) for row in results[cut:]]
         return [following, *results[1:cut]], given
 
-    state, given = repeat.repeat(node, one, [_index(node, 0), *carried], count)
+    state, given = repeat.repeat(node.bb, one, [index(0), *carried], count)
     return (*state[1:], *given)
 
 
@@ -159,6 +149,7 @@ def _open(
 ) -> list[relax.Expr]:
     """Trips until the condition or the trip count, known at run time, says stop."""
     _tensors_only(carried)
+    node.graph.allow_branches()
     last = None if trips is None else _scalar(node, op.astype(trips, "int64"))
 
     def goes(condition: relax.Expr, index: relax.Expr) -> relax.Expr:
@@ -169,13 +160,13 @@ def _open(
 
     def one(state: list[relax.Expr]) -> tuple[list[relax.Expr], list[relax.Expr]]:
         results = _run(node, body, state[1], _true(), state[2:])
-        following = node.emit(op.add(state[1], _index(node, 1)))
+        following = node.emit(op.add(state[1], index(1)))
         return [goes(results[0], following), following, *results[1:]], []
 
     given = node.input(1)
-    begin = _index(node, 0)
+    begin = index(0)
     condition = _true() if given is None else given
-    return repeat.repeat_while(node, one, [goes(condition, begin), begin, *carried])[2:]
+    return repeat.repeat_while(node.bb, one, [goes(condition, begin), begin, *carried])[2:]
 
 
 def _scalar(node: Node, value: relax.Expr) -> relax.Expr:
@@ -192,7 +183,7 @@ def _tensors_only(values: list[Any]) -> None:
 
 
 @converts("Scan", since=9)
-def scan(node: Node) -> Result:
+def scan_(node: Node) -> Result:
     """``*states, *inputs -> *states, *rows``: a step for each index of an axis of the inputs."""
     count = int(node.attrs["num_scan_inputs"])
     states, inputs = node.inputs[:-count], node.inputs[-count:]
@@ -215,8 +206,8 @@ def scan_of_batches(node: Node) -> Result:
         if lengths is None or steps is None or (lengths != steps[1]).any():
             raise Refused("sequence_lens has no converter: every sequence must be taken whole")
     parts = []
-    for index in range(batch[0]):
-        one = [_at(node, value, index, 0) for value in given]
+    for place in range(batch[0]):
+        one = [_at(node, value, place, 0) for value in given]
         state, rows = _scanned(node, one[:-count], one[-count:], "", "directions")
         parts.append([*state, *rows])
     return tuple(node.emit(op.stack(list(column), 0)) for column in zip(*parts, strict=True))
@@ -247,34 +238,18 @@ def _scanned(
         results = node.graph.inlined(body, dict(zip(names, [*state, *rows], strict=True)))
         return results[:count], results[count:]
 
-    state = list(states)
     if size == 0:
         raise Refused("a scan over no steps at all")
-    if repeat.few(size, len(body.node)):
-        stacks: list[list[relax.Expr]] = []
-        for step in range(size):
-            at = [step if way == 0 else size - 1 - step for way in ways]
-            read = [_at(node, v, i, axis) for v, i, axis in zip(inputs, at, axes, strict=True)]
-            state, rows = one(state, read)
-            stacks.append(rows)
-        return state, [_stacked(node, list(column)) for column in zip(*stacks, strict=True)]
-
-    def round_(state: list[relax.Expr]) -> tuple[list[relax.Expr], list[relax.Expr]]:
-        step = state[0]
-        read = []
-        for value, way, axis in zip(inputs, ways, axes, strict=True):
-            index = step if way == 0 else node.emit(op.subtract(_index(node, size - 1), step))
-            read.append(node.emit(op.take(value, index, axis=axis, mode="clip")))
-        after, rows = one(state[1:], read)
-        given = [node.emit(op.expand_dims(row, 0)) for row in rows]
-        return [node.emit(op.add(step, _index(node, 1))), *after], given
-
-    state, given = repeat.repeat(node, round_, [_index(node, 0), *state], size)
-    return state[1:], given
+    if not repeat.few(size, len(body.node)):
+        node.graph.allow_branches()
+    read = [
+        Scanned(value, axis, bool(way)) for value, axis, way in zip(inputs, axes, ways, strict=True)
+    ]
+    return scan(node.bb, one, list(states), read, size, len(body.node))
 
 
-def _at(node: Node, value: relax.Expr, index: int, axis: int) -> relax.Expr:
-    part = op.strided_slice(value, [axis], [index], [index + 1], assume_inbound=True)
+def _at(node: Node, value: relax.Expr, place: int, axis: int) -> relax.Expr:
+    part = op.strided_slice(value, [axis], [place], [place + 1], assume_inbound=True)
     return node.emit(op.squeeze(node.emit(part), [axis]))
 
 

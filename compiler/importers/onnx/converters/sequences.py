@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from tvm import relax
 
-from burnish.compiler.importers.onnx import repeat
+from burnish.compiler.importers import repeat
 from burnish.compiler.importers.onnx.node import Node
 from burnish.compiler.importers.onnx.registry import Refused, Result, converts
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from burnish.compiler.importers.pytorch.converters.control import CONTROL
 from burnish.compiler.importers.pytorch.converters.creation import CREATION
 from burnish.compiler.importers.pytorch.converters.experts import EXPERTS
 from burnish.compiler.importers.pytorch.converters.indexing import INDEXING
@@ -11,6 +12,7 @@ from burnish.compiler.importers.pytorch.converters.recurrent import RECURRENT
 from burnish.compiler.importers.pytorch.converters.tensors import TENSORS
 
 CONVERTERS: dict[str, Converter] = {
+    **CONTROL,
     **CREATION,
     **EXPERTS,
     **INDEXING,

@@ -11,11 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import tvm
 import tvm_ffi
 from tvm import relax
 
-from burnish.compiler.importers.onnx.node import Node
-from burnish.compiler.importers.onnx.registry import Refused
+from burnish.compiler.importers.hoist import hoisted
+from burnish.compiler.importers.unsupported import Refused
+from burnish.passes.outline_branches import as_function
 
 op = relax.op
 
@@ -36,53 +38,55 @@ def few(rounds: int, nodes: int) -> bool:
     return rounds <= 1 or (rounds <= WRITTEN_OUT and rounds * nodes <= NODES)
 
 
-def repeat(node: Node, body: Body, state: State, rounds: int) -> tuple[State, list[relax.Expr]]:
+def repeat(
+    bb: relax.BlockBuilder, body: Body, state: State, rounds: int
+) -> tuple[State, list[relax.Expr]]:
     """``rounds`` rounds as functions; what each gives is joined along a new first axis."""
-    node.graph.allow_branches()
-    state = [_variable(node, value) for value in state]
-    level = _first_level(node, body, state)
+    state = [_variable(bb, value) for value in state]
+    level = _first_level(bb, body, state)
     levels = [level]
     while 2 ** len(levels) <= rounds:
-        levels.append(_twice(node, levels[-1], state, joined=True))
+        levels.append(_twice(bb, levels[-1], state, joined=True))
     parts: list[list[relax.Expr]] = []
     for power in reversed(range(len(levels))):
         if rounds >> power & 1:
-            results = levels[power].call(node, state)
+            results = levels[power].call(bb, state)
             state, given = results[: len(state)], results[len(state) :]
             parts.append(given)
     joined = [
-        columns[0] if len(columns) == 1 else node.emit(op.concat(list(columns), 0))
+        columns[0] if len(columns) == 1 else bb.emit(op.concat(list(columns), 0))
         for columns in zip(*parts, strict=True)
     ]
     return state, joined
 
 
-def repeat_while(node: Node, body: Body, state: State) -> State:
+def repeat_while(bb: relax.BlockBuilder, body: Body, state: State) -> State:
     """Rounds as long as the first of the state, a bool, is true."""
-    node.graph.allow_branches()
-    state = [_variable(node, value) for value in state]
-    level = _first_level(node, body, state, guarded=True)
+    state = [_variable(bb, value) for value in state]
+    level = _first_level(bb, body, state, guarded=True)
     for _ in range(LEVELS):
-        level = _twice(node, level, state, joined=False)
-    return level.call(node, state)
+        level = _twice(bb, level, state, joined=False)
+    return level.call(bb, state)
 
 
 class _Function:
     """A function of a state, and of what its body reads from around it."""
 
-    def __init__(self, var: relax.Expr, captured: Sequence[relax.Var], ty: Any) -> None:
-        self.var, self.captured, self.ty = var, list(captured), ty
+    def __init__(self, var: tvm.ir.GlobalVar, around: Sequence[relax.Expr], ty: Any) -> None:
+        self.var, self.around, self.ty = var, list(around), ty
 
-    def call(self, node: Node, state: State) -> list[relax.Expr]:
-        made = node.emit(relax.Call(self.var, [*state, *self.captured]))
-        return [node.emit(relax.TupleGetItem(made, i)) for i in range(len(self.ty.fields))]
-
-
-def _variable(node: Node, value: relax.Expr) -> relax.Expr:
-    return value if isinstance(value, relax.Var) else node.emit(value)
+    def call(self, bb: relax.BlockBuilder, state: State) -> list[relax.Expr]:
+        made = bb.emit(relax.Call(self.var, [*state, *self.around]))
+        return [bb.emit(relax.TupleGetItem(made, i)) for i in range(len(self.ty.fields))]
 
 
-def _first_level(node: Node, body: Body, state: State, *, guarded: bool = False) -> _Function:
+def _variable(bb: relax.BlockBuilder, value: relax.Expr) -> relax.Expr:
+    return value if isinstance(value, relax.Var) else bb.emit(value)
+
+
+def _first_level(
+    bb: relax.BlockBuilder, body: Body, state: State, *, guarded: bool = False
+) -> _Function:
     params = [relax.Var(f"s{i}", value.ty) for i, value in enumerate(state)]
 
     def make() -> relax.Expr:
@@ -95,56 +99,53 @@ def _first_level(node: Node, body: Body, state: State, *, guarded: bool = False)
                 )
         return relax.Tuple([*after, *given])
 
-    return _function(node, params, make, guarded=guarded)
+    return _function(bb, params, make, guarded=guarded)
 
 
-def _twice(node: Node, before: _Function, state: State, *, joined: bool) -> _Function:
+def _twice(bb: relax.BlockBuilder, before: _Function, state: State, *, joined: bool) -> _Function:
     """A function that calls ``before`` twice; not the second time where its state says to stop."""
     params = [relax.Var(f"s{i}", value.ty) for i, value in enumerate(state)]
     count = len(params)
 
     def make() -> relax.Expr:
-        first = before.call(node, list(params))
+        first = before.call(bb, list(params))
         if not joined:
-            return _guarded(node, first, lambda: relax.Tuple(before.call(node, first)))
-        second = before.call(node, first[:count])
+            again = sequence(bb, lambda: relax.Tuple(before.call(bb, first)))
+            return _guarded(bb, first, again)
+        second = before.call(bb, first[:count])
         pairs = zip(first[count:], second[count:], strict=True)
-        return relax.Tuple([*second[:count], *[node.emit(op.concat([a, b], 0)) for a, b in pairs]])
+        return relax.Tuple([*second[:count], *[bb.emit(op.concat([a, b], 0)) for a, b in pairs]])
 
-    return _function(node, params, make)
+    return _function(bb, params, make)
 
 
 def _function(
-    node: Node, params: list[relax.Var], make: Callable[[], relax.Expr], *, guarded: bool = False
+    bb: relax.BlockBuilder,
+    params: list[relax.Var],
+    make: Callable[[], relax.Expr],
+    *,
+    guarded: bool = False,
 ) -> _Function:
     """What ``make`` emits as a private function; what it reads beside ``params`` is passed on."""
-
-    def body() -> relax.Expr:
-        return _guarded(node, list(params), make) if guarded else make()
-
-    sequence = _sequence(node, body)
-    own = set(params)
-    captured = [var for var in relax.analysis.free_vars(sequence) if var not in own]
-    inner = {var: relax.Var(var.name, var.ty) for var in captured}
-    renamed = tvm_ffi.structural_map(sequence, [(relax.Var, lambda v: inner.get(v, v))])
-    func = relax.Function([*params, *inner.values()], renamed, sequence.body.ty, True)
-    var = node.bb.add_func(relax.utils.copy_with_new_vars(func), "round")
-    return _Function(var, captured, sequence.body.ty)
+    made = hoisted(bb, sequence(bb, make), params)
+    if guarded:
+        made = sequence(bb, lambda: _guarded(bb, list(params), made))
+    var, around = as_function(bb, made, params, "round")
+    return _Function(var, around, made.body.ty)
 
 
-def _guarded(node: Node, state: State, make: Callable[[], relax.Expr]) -> relax.Expr:
-    """``make()`` if the first of the state is true, else the state."""
-    run = _sequence(node, make)
-    keep = _sequence(node, lambda: relax.Tuple(list(state)))
-    return relax.If(state[0], run, keep)
+def _guarded(bb: relax.BlockBuilder, state: State, run: relax.SeqExpr) -> relax.Expr:
+    """``run`` if the first of the state is true, else the state."""
+    return relax.If(state[0], run, sequence(bb, lambda: relax.Tuple(list(state))))
 
 
-def _sequence(node: Node, make: Callable[[], relax.Expr]) -> relax.SeqExpr:
-    node.bb._begin_binding_block()
+def sequence(bb: relax.BlockBuilder, make: Callable[[], relax.Expr]) -> relax.SeqExpr:
+    """What ``make`` emits and returns, as a sequence of its own."""
+    bb._begin_binding_block()
     try:
-        result = node.bb.emit(make())
+        result = bb.emit(make())
     finally:
-        block = node.bb._end_block()
+        block = bb._end_block()
     return relax.SeqExpr([block], result)
 
 
