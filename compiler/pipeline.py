@@ -100,6 +100,7 @@ def _lower(target: Target, config: CompileConfig) -> tuple[Pass, ...]:
         SinkTransposes(),
         FoldWeights(),
         T.CanonicalizeBindings(),
+        T.ConvertToDataflow(),
         *own,
         relax.backend.DispatchSampling(),
         relax.backend.DispatchSortScan(),
@@ -127,7 +128,6 @@ def _contractions_gpu(config: CompileConfig) -> tuple[Pass, ...]:
 
 def _fuse() -> tuple[Pass, ...]:
     return (
-        T.ConvertToDataflow(),
         T.AnnotateTIROpPattern(),
         T.FoldConstant(),
         T.FuseOps(),

@@ -53,15 +53,56 @@ def as_function(
 class _Outline(PyExprMutator):
     def __init__(self, mod: tvm.IRModule) -> None:
         super().__init__(mod)
+        self.wanted: tvm.ir.Type | None = None
+
+    def visit_var_binding_(self, binding: relax.VarBinding) -> None:
+        outer, self.wanted = self.wanted, binding.var.ty
+        super().visit_var_binding_(binding)
+        self.wanted = outer
 
     def visit_if_(self, op: relax.If) -> relax.Expr:
+        wanted = op.ty if self.wanted is None else self.wanted
+        condition = self.visit_expr(op.cond)
         return relax.If(
-            self.visit_expr(op.cond), self._called(op.true_branch), self._called(op.false_branch)
+            condition, self._called(op.true_branch, wanted), self._called(op.false_branch, wanted)
         )
 
-    def _called(self, branch: relax.SeqExpr) -> relax.SeqExpr:
-        branch = self.visit_expr(branch)  # those within it first
+    def _called(self, branch: relax.SeqExpr, wanted: tvm.ir.Type) -> relax.SeqExpr:
+        """A call whose result has the type that both branches have."""
+        branch = _of_type(self.visit_expr(branch), wanted)  # the branches within it first
         call = relax.Call(*as_function(self.builder_, branch, (), "branch"))
-        result = relax.Var("result", branch.body.ty)
-        block = relax.BindingBlock([relax.VarBinding(result, call)])
-        return relax.SeqExpr([block], result)
+        result = relax.Var("result", wanted)
+        return relax.SeqExpr([relax.BindingBlock([relax.VarBinding(result, call)])], result)
+
+
+def _of_type(branch: relax.SeqExpr, wanted: tvm.ir.Type) -> relax.SeqExpr:
+    """The branch with a result of this type, where passes wrote a size otherwise (t + 2 - 2)."""
+    if _same(branch.body.ty, wanted):
+        return branch
+    bindings: list[relax.Binding] = []
+
+    def cast(value: relax.Expr, ty: tvm.ir.Type) -> relax.Var:
+        if isinstance(ty, relax.TupleType):
+            parts = [
+                cast(_bound(bindings, relax.TupleGetItem(value, i), field), ty.fields[i])
+                for i, field in enumerate(value.ty.fields)
+            ]
+            return _bound(bindings, relax.Tuple(parts), ty)
+        if _same(value.ty, ty):
+            return value
+        var = relax.Var("cast", ty)
+        bindings.append(relax.MatchCast(var, value, ty))
+        return var
+
+    result = cast(branch.body, wanted)
+    return relax.SeqExpr([*branch.blocks, relax.BindingBlock(bindings)], result)
+
+
+def _bound(bindings: list[relax.Binding], value: relax.Expr, ty: tvm.ir.Type) -> relax.Var:
+    var = relax.Var("part", ty)
+    bindings.append(relax.VarBinding(var, value))
+    return var
+
+
+def _same(a: tvm.ir.Type, b: tvm.ir.Type) -> bool:
+    return bool(tvm_ffi.structural_equal(a, b, map_free_vars=False))

@@ -69,6 +69,7 @@ class Branches(nn.Module):
         return {"y": many + x, "place": place}
 
 
+@pytest.mark.heavy
 def test_branches_by_data_and_by_size() -> None:
     error = ready(Branches(), (normal(2, 3),), {"x": {0: "batch"}})
     for batch in (1, 4, 5, 9):
@@ -142,6 +143,43 @@ def test_a_loop_in_a_branch_counts_with_a_plain_number() -> None:
     for rows in (1, 4, 7):
         assert error(normal(rows, 4) + 3) < 1e-5
         assert error(normal(rows, 4) - 9) < 1e-5
+
+
+@pytest.mark.heavy
+def test_attention_and_convolutions_inside() -> None:
+    """Masks made outside, lengths that passes write as ``t + 2 - 2``."""
+
+    class Inside(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+            self.mix = nn.Conv1d(4, 4, 3, padding=1)
+
+        def forward(self, x: Tensor, trips: Tensor) -> Tensor:
+            past = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).tril()
+
+            def body(step: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+                q = x[:, None]
+                attended = nn.functional.scaled_dot_product_attention(q, q, q, attn_mask=past)
+                return step + 1, attended[:, 0] + x
+
+            start = torch.zeros((), dtype=torch.int64)
+            _, y = while_loop(lambda step, _: step < trips, body, (start, x))
+            return torch.cond(
+                y.sum() > 0,
+                lambda y: self.attention(y, y, y)[0] + 1,
+                lambda y: self.mix(y.transpose(1, 2)).transpose(1, 2).contiguous(),
+                (y,),
+            )
+
+    torch.manual_seed(0)
+    dynamic = {"x": {0: "batch", 1: "time"}}
+    error = ready(Inside(), (normal(2, 5, 4), torch.tensor(2)), dynamic)
+    for batch, time in ((2, 5), (1, 9), (3, 2)):
+        for trips in (0, 3):
+            for shift in (-3, 3):
+                x = normal(batch, time, 4, seed=trips) + shift
+                assert error(x, torch.tensor(trips)) < 1e-5
 
 
 class Steps(nn.Module):

@@ -316,7 +316,8 @@ class Translator(ExportedProgramImporter):
             alpha = node.kwargs.get("alpha", 1)
             dtype = _operand_dtype(node)
             left, right = (self._operand(value, dtype) for value in (left, right))
-            self.symbols.refuse_unlike(left, right)
+            if make is not relax.op.matmul:
+                self.symbols.refuse_unlike(left, right)
             if alpha != 1:
                 right = self.emit(relax.op.multiply(right, relax.const(alpha, dtype)))
             return self.emit(make(left, right))
