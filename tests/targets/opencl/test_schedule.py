@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
+import pytest
 import tvm
 from hypothesis import given
 from hypothesis import strategies as st
@@ -73,12 +75,13 @@ def test_too_many_work_items_do_not_fit():
     assert not fits(found, dataclasses.replace(ANY, work_group=16))
 
 
-def test_a_name_that_c_has_not_is_changed():
-    a = te.placeholder((5, 7), "float32", name="2.weight")
+@pytest.mark.parametrize("name", ["2.weight", "net/Dense:0", "a b", "é"])
+def test_a_name_that_c_has_not_is_changed(name):
+    a = te.placeholder((5, 7), "float32", name=name)
     func = te.create_prim_func([a, te.compute((5, 7), lambda i, j: a[i, j] + 1, name="out")])
     text = source(schedule(func.with_attr("global_symbol", "kernel"), ANY), ANY)
-    assert "v_2_weight" in text
-    assert " 2_weight" not in text
+    (given,) = set(re.findall(r"float\* restrict ([^,)]+)", text)) - {"out_ptr"}
+    assert re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", given)
 
 
 def test_reductions_wait_at_barriers():
