@@ -74,9 +74,9 @@ class Compiled:
         self._to_record = False
         if not target.why_not_here():
             self._loaded = tvm.runtime.load_module(str(library))
+            random_keys.register()
             if isinstance(target, CpuTarget):
                 self._use_threads = threads.adopt(self._loaded)
-                random_keys.register()
                 self._main = relax.VirtualMachine(self._loaded, tvm.cpu())["main"]
                 self._to_record = pool.AVAILABLE and not signature.symbols
             else:

@@ -31,9 +31,11 @@ from burnish.passes.pack_weights import PackWeights
 from burnish.passes.prune import PruneWeights
 from burnish.passes.quantize import QuantizeWeights
 from burnish.passes.schedule_kernels import ScheduleKernels
+from burnish.passes.short_names import ShortenNames
 from burnish.passes.sink_transposes import SinkTransposes
 from burnish.passes.slice_splits import SliceSplits
 from burnish.targets.choose import Target
+from burnish.targets.opencl.target import OpenclTarget
 from burnish.targets.target import CpuTarget
 
 Pass: TypeAlias = tvm.ir.transform.Pass
@@ -59,7 +61,7 @@ def graph_phases(target: Target, config: CompileConfig) -> tuple[Phase, ...]:
             ("precision", _narrow(target, config.precision)),
             ("partition", ()),
             ("lower", _lower(target, config)),
-            ("fuse", _fuse()),
+            ("fuse", _fuse(target)),
         )
     )
 
@@ -85,18 +87,17 @@ def _narrow(target: Target, precision: str) -> tuple[Pass, ...]:
 
 
 def _lower(target: Target, config: CompileConfig) -> tuple[Pass, ...]:
-    own = (
-        _contractions_cpu(target, config)
-        if isinstance(target, CpuTarget)
-        else _contractions_gpu(config)
-    )
+    if isinstance(target, CpuTarget):
+        own = _contractions_cpu(target, config)
+    else:
+        own = _contractions_gpu(target, config)
     return (
         T.DecomposeOpsForInference(),
         WidenConv1d(),
         FlattenConv3d(),
         FoldPadding(),
         FoldWeights(),
-        PutChannelsLast(),
+        PutChannelsLast(transposed=isinstance(target, CpuTarget)),
         SinkTransposes(),
         FoldWeights(),
         T.CanonicalizeBindings(),
@@ -121,18 +122,22 @@ def _contractions_cpu(target: CpuTarget, config: CompileConfig) -> tuple[Pass, .
     )
 
 
-def _contractions_gpu(config: CompileConfig) -> tuple[Pass, ...]:
+def _contractions_gpu(target: Target, config: CompileConfig) -> tuple[Pass, ...]:
     calls = (CallBlas(chooser(config.libraries)),) if config.libraries else ()
-    return (*calls, LowerContractions())
+    # TVM's own running sums count on threads of a warp that wait for each other; OpenCL has none.
+    operators = (LowerOperators(),) if isinstance(target, OpenclTarget) else ()
+    return (*calls, LowerContractions(), *operators)
 
 
-def _fuse() -> tuple[Pass, ...]:
+def _fuse(target: Target) -> tuple[Pass, ...]:
+    names = (ShortenNames(),) if isinstance(target, OpenclTarget) else ()
     return (
         T.AnnotateTIROpPattern(),
         T.FoldConstant(),
         T.FuseOps(),
         T.FuseTIR(),
         T.DeadCodeElimination(),
+        *names,
     )
 
 

@@ -26,7 +26,7 @@ _CALLS: dict[bytes, Iterator[int]] = defaultdict(itertools.count)
 
 
 def random_key(source: tvm.runtime.Tensor) -> tvm.runtime.Tensor:
-    """``[operator, seed] int64 -> two numbers of 32 bits, int64``."""
+    """``[operator, seed] int64 -> two numbers of 32 bits, int64``, on the device of the first."""
     numbers = source.numpy()
     name = numbers.tobytes()
     with _LOCK:
@@ -34,7 +34,8 @@ def random_key(source: tvm.runtime.Tensor) -> tvm.runtime.Tensor:
     # Of two seeded operators of one seed, each draws numbers of its own.
     own = _OWN if numbers[1] == NO_SEED else b""
     digest = hashlib.blake2b(name + own + count.to_bytes(8, "little"), digest_size=8).digest()
-    return tvm.runtime.tensor(np.frombuffer(digest, "<u4").astype(np.int64))
+    key = np.frombuffer(digest, "<u4").astype(np.int64)
+    return tvm.runtime.tensor(key, device=source.device)
 
 
 def register() -> None:

@@ -59,23 +59,30 @@ class _Widen(PyExprMutator):
 class PutChannelsLast:
     """Rewrite ``conv2d`` in NCHW to NHWC with weights OHWI, between transposes; exact.
 
-    ``conv2d_transpose`` too, weights left as they are, where
+    ``conv2d_transpose`` too with ``transposed``, weights left as they are, where
     :class:`~burnish.passes.pack_weights.PackWeights` will take it.
     :class:`~burnish.passes.sink_transposes.SinkTransposes` then moves the transposes together.
     """
 
+    transposed: bool = True
+
     def transform_module(self, mod: tvm.IRModule, _ctx: object) -> tvm.IRModule:
-        return rewritten(mod, _Last)
+        return rewritten(mod, lambda given: _Last(given, self.transposed))
 
 
 @mutator
 class _Last(PyExprMutator):
-    def __init__(self, mod: tvm.IRModule) -> None:
+    def __init__(self, mod: tvm.IRModule, transposed: bool) -> None:
         super().__init__(mod)
         self.views = weight_views(mod)
+        self.takes_transposed = transposed
 
     def visit_call_(self, call: relax.Call) -> relax.Expr:
-        transposed = op_name(call) == "relax.nn.conv2d_transpose" and self._packable(call)
+        transposed = (
+            self.takes_transposed
+            and op_name(call) == "relax.nn.conv2d_transpose"
+            and self._packable(call)
+        )
         call = super().visit_call_(call)
         if transposed:
             return self._transposed(call)
