@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import os
+import subprocess
+import sys
 import tempfile
 from typing import Any
 
@@ -47,3 +49,15 @@ def zeros(shape: tuple[int, ...], dtype: str) -> tvm.runtime.Tensor:
     """A tensor on the first device, or a skip where there is none."""
     require_device()
     return tvm.runtime.tensor(np.zeros(shape, dtype), tvm.opencl(0))
+
+
+def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run ``code`` in a fresh process; the runtime alone is enough of TVM."""
+    return subprocess.run(
+        [sys.executable, "-P", "-c", code],
+        env={**os.environ, "TVM_USE_RUNTIME_LIB": "1", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )

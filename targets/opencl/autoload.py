@@ -25,7 +25,7 @@ LOAD = "ffi.Module.load_from_bytes.opencl"
 
 
 def register() -> None:
-    """Register the functions; takes about a millisecond, and compiles nothing."""
+    """Register the functions; takes some milliseconds, and compiles nothing."""
     if tvm_ffi.get_global_func(DEVICE, allow_missing=True) is not None:
         return
     if tvm_ffi.get_global_func(LOAD, allow_missing=True) is None:

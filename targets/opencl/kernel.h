@@ -150,19 +150,22 @@ class Kernel {
                                << count << " values";
     }
     size_t sizes[6] = {1, 1, 1, 1, 1, 1};
+    bool empty = false;
     for (size_t i = 0; i < places_.size(); ++i) {
       const TVMFFIAny& value = values[arguments + i];
       if (value.type_index != ffi::TypeIndex::kTVMFFIInt) {
         TVM_FFI_THROW(TypeError) << "the kernel '" << info_.key << "': launch size "
                                  << info_.tags[i] << " is not an integer";
       }
-      // An empty tensor makes a grid of no blocks, which OpenCL does not know: one block runs, and
-      // its bounds check keeps it from writing.
-      if (value.v_int64 > 0) sizes[places_[i]] = static_cast<size_t>(value.v_int64);
+      // A tensor that came out empty: nothing to do. OpenCL knows no empty grid, and one block more
+      // than there are would write beyond the tensor.
+      empty = empty || value.v_int64 <= 0;
+      sizes[places_[i]] = static_cast<size_t>(value.v_int64);
     }
     std::vector<Scalar> scalars(arguments);
     Device* device = nullptr;
     for (size_t i = 0; i < arguments; ++i) scalars[i] = Convert(i, values[i], &device);
+    if (empty) return;
     if (device == nullptr) device = Runtime::Get()->At(current);
     Enqueue(device, scalars, sizes);
   }

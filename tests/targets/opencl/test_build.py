@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
-import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -16,20 +15,8 @@ import pytest
 from burnish.runtime.reading import cache_folder
 from burnish.targets import native
 from burnish.targets.opencl import probe, runtime
-from opencl_support import kernel, load, require_device, zeros
+from opencl_support import kernel, load, python, require_device, zeros
 from support import ROOT, require_program
-
-
-def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run ``code`` in a fresh process; the runtime alone is enough of TVM."""
-    return subprocess.run(
-        [sys.executable, "-P", "-c", code],
-        env={**os.environ, "TVM_USE_RUNTIME_LIB": "1", **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
 
 
 @pytest.fixture
