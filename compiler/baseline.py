@@ -9,9 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from burnish.compiler.errors import MeasureError
+from burnish.compiler.importers.formats import FORMATS
 from burnish.compiler.measure import EagerRunner, OnnxRuntimeRunner, Runner
+from burnish.compiler.measure.file_runners import (
+    KerasRunner,
+    LiteRunner,
+    RelayRunner,
+    lite_interpreter,
+)
 from burnish.compiler.measure.runners import evaluating, onnx_feed, onnx_session
 
+RELAY = "relay"
 Function = Callable[..., Any]
 
 
@@ -74,10 +82,11 @@ class OnnxBaseline(Baseline):
 
 
 def find_baseline(model: Any) -> Baseline:
-    """The baseline of a model: eager PyTorch, or ONNX Runtime for ONNX.
+    """The baseline of a model: the runtime that it is from.
 
-    ``model`` is a module, an exported program, an ``onnx.ModelProto``, a path to ``.onnx`` or
-    ``.pt2``, or a :class:`Runner` of any other runtime. MeasureError for anything else.
+    ``model`` is a module, an exported program, an ``onnx.ModelProto``, a model's file (``.onnx``,
+    ``.pt2``, ``.keras``, ``.tflite``, a Relay module), or a :class:`Runner` of any other runtime.
+    MeasureError for anything else.
     """
     import torch
 
@@ -85,24 +94,45 @@ def find_baseline(model: Any) -> Baseline:
         return Baseline(model.runtime, model, None)
     if isinstance(model, torch.nn.Module | torch.export.ExportedProgram):
         return EagerBaseline(model)
+    if getattr(model, "kind", None) == RELAY:
+        return _relay(model)
     if hasattr(model, "keep_alive") and hasattr(model, "path"):  # a file that is read elsewhere
         model = model.path
     if isinstance(model, str | Path):
-        path = Path(model)
-        if path.suffix not in {".onnx", ".pt2"}:
-            raise MeasureError(
-                f"{path} is no baseline: expected a .onnx or .pt2 file; the runtime of a "
-                f"{path.suffix or 'folder'} is not run here, so compare with a Runner of it"
-            )
-        if not path.is_file():
-            raise MeasureError(f"the baseline {path} does not exist")
-        return OnnxBaseline(path) if path.suffix == ".onnx" else EagerBaseline(_load_pt2(path))
+        return _of_file(Path(model))
     if hasattr(model, "graph") and hasattr(model, "SerializeToString"):
         return OnnxBaseline(model)
     raise MeasureError(
         f"a {type(model).__name__} is no baseline: expected a torch module, an exported program, "
         "an ONNX model, a path to one, or a Runner"
     )
+
+
+def _of_file(path: Path) -> Baseline:
+    suffix = path.suffix.lower()
+    relay = FORMATS[RELAY].suffixes
+    known = (".onnx", ".pt2", ".keras", ".tflite", *relay)
+    if suffix not in known:
+        raise MeasureError(
+            f"{path} is no baseline: expected a file of {', '.join(known)}; the runtime of a "
+            f"{suffix or 'folder'} is not run here, so compare with a Runner of it"
+        )
+    if not path.is_file():
+        raise MeasureError(f"the baseline {path} does not exist")
+    if suffix == ".pt2":
+        return EagerBaseline(_load_pt2(path))
+    if suffix == ".onnx":
+        return OnnxBaseline(path)
+    if suffix == ".keras":
+        return Baseline("keras", KerasRunner(str(path.absolute())), None)
+    if suffix == ".tflite":
+        lite_interpreter()
+        return Baseline("litert", LiteRunner(str(path.absolute())), None)
+    return _relay(path)
+
+
+def _relay(model: Any) -> Baseline:
+    return Baseline("burnish, as read", RelayRunner(model), None)
 
 
 def _load_pt2(path: Path) -> Any:

@@ -130,7 +130,8 @@ def compare(
     budget_s: float = 20.0,
     timeout: float = 300.0,
 ) -> Comparison:
-    """Set ``compiled`` beside its baseline: eager PyTorch, or ONNX Runtime for ONNX models.
+    """Set ``compiled`` beside its baseline: the runtime that ``model`` is from
+    (:func:`~burnish.compiler.baseline.find_baseline`).
 
     ``inputs`` is one tuple of inputs, or a list of tuples: the first is timed, all are compared.
     ``baseline`` replaces the model as baseline (the PyTorch model of an ONNX file, a

@@ -59,6 +59,7 @@ def compare(
     threads: options.Threads = None,
     dynamic: options.Dynamic = None,
     input: options.Input = None,
+    params: options.Params = None,
     no_fold: options.NoFold = False,
     keep_all: options.KeepAll = False,
     exact_conv: options.ExactConv = False,
@@ -73,9 +74,11 @@ def compare(
     json: options.Json = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Measure a compiled model beside eager PyTorch, or ONNX Runtime for an ONNX file.
+    """Measure a compiled model beside the runtime that it is from.
 
-    Both run in processes of their own, taking turns, with equal threads.
+    That is eager PyTorch, ONNX Runtime, Keras or LiteRT. Relay has no runtime any more: a Relay
+    module is set beside Burnish's own build of it, with no pass asked for. Both run in processes
+    of their own, taking turns, with equal threads.
 
     Examples:
 
@@ -94,7 +97,7 @@ def compare(
     for path in reports:
         _check_report(path)
     with console.progress(f"reading {model}"):
-        source = open_source(model, input)
+        source = open_source(model, input, params=params)
         evaluate = _evaluate(source, accuracy, limit)
     if artifact is not None:
         compiled = load(artifact)
@@ -102,7 +105,11 @@ def compare(
         axes = parse_dynamic(dynamic)
         compiled = compile_source(source, target, settings.config(), axes, cache=not no_cache)
     with console.progress("comparing with the baseline"):
-        result = burnish.compare(source.model, compiled, source.inputs(count), evaluate=evaluate)
+        baseline = absolute(model) if model.lower().endswith(".keras") else None
+        inputs = source.inputs(count)
+        result = burnish.compare(
+            source.model, compiled, inputs, evaluate=evaluate, baseline=baseline
+        )
     for path in reports:
         result.save(path)
     data = result.to_dict()

@@ -177,8 +177,10 @@ def test_bad_baselines(tmp_path):
         compare({}, compiled, x)
     with pytest.raises(MeasureError, match=r"the baseline .*gone.onnx does not exist"):
         compare(tmp_path / "gone.onnx", compiled, x)
-    with pytest.raises(MeasureError, match=r"is no baseline: expected a .onnx or .pt2 file"):
-        compare(tmp_path / "m.txt", compiled, x)
+    with pytest.raises(
+        MeasureError, match=r"is no baseline: expected a file of .onnx, .pt2, .keras"
+    ):
+        compare(tmp_path / "m.bin", compiled, x)
 
 
 def test_no_inputs(linear):
