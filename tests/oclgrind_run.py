@@ -25,29 +25,31 @@ from opencl_support import kernel, load, zeros
 
 
 class Images(nn.Module):
-    """Strided, dilated and grouped convolutions, pooling, norms and resizing; odd sizes."""
+    """Strided, dilated, grouped and transposed convolutions, pooling, norms and resizing."""
 
     def __init__(self) -> None:
         super().__init__()
         self.first = nn.Conv2d(3, 10, 3, stride=2, padding=1)
         self.norm = nn.GroupNorm(2, 10)
         self.wide = nn.Conv2d(10, 6, 3, dilation=2, groups=2)
+        self.up = nn.ConvTranspose2d(6, 5, 3, stride=2, padding=1)
+        self.pool = nn.AdaptiveAvgPool2d((2, 3))
 
     def forward(self, x):
         x = nn.functional.silu(self.norm(self.first(x)))
-        x = nn.functional.max_pool2d(self.wide(x), 3, 2, 1)
+        x = self.up(nn.functional.max_pool2d(self.wide(x), 3, 2, 1))
         x = nn.functional.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
-        return nn.functional.avg_pool2d(x, 2), torch.log_softmax(x.flatten(1), -1)
+        return self.pool(x), torch.log_softmax(x.flatten(1), -1)
 
 
 class Orders(nn.Module):
-    """What is not a map: the largest and their places, picking, and shapes."""
+    """What is not a map: running sums, sorting, picking, and shapes."""
 
     def forward(self, x):
         ordered = torch.topk(x, 3, dim=-1)
         picked = torch.gather(x, 1, ordered.indices)
-        spread = torch.cat([x, picked], 1).transpose(0, 1).reshape(-1)
-        return ordered.values, ordered.indices, spread, x.std(1), x.amax(0)
+        spread = torch.cat([torch.cumsum(x, 1), picked], 1).transpose(0, 1).reshape(-1)
+        return ordered.values, ordered.indices, spread, x.std(1), torch.sort(x, 1).values
 
 
 NETS = {
