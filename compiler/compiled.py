@@ -17,6 +17,7 @@ from tvm import relax
 from burnish.compiler import random_keys, threads
 from burnish.compiler.config import CompileConfig
 from burnish.compiler.errors import TargetError
+from burnish.compiler.libraries import TENSORRT
 from burnish.compiler.on_device import OnDevice
 from burnish.compiler.profile.kernel import Kernel
 from burnish.compiler.replay import Replay, private, record
@@ -82,6 +83,10 @@ class Compiled:
             else:
                 if config.libraries:
                     cuda_libraries.offer_blas()
+                if TENSORRT in config.libraries:
+                    from burnish.compiler.external import tensorrt
+
+                    tensorrt.register()
                 self._main = OnDevice(
                     self._loaded, list(self.params.values()), tvm.device(target.kind)
                 )

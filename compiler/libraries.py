@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from burnish.targets.cuda.blas import Product
 
 LIBRARY = "cublas"
+TENSORRT = "tensorrt"
 AUTO = "auto"
 
 
@@ -22,12 +23,12 @@ def as_libraries(given: object) -> tuple[str, ...]:
         raise ConfigError(f"libraries must be a list of names, got {given!r}")
     for name in names:
         library, _, key = name.partition(":")
-        if name == AUTO and len(names) == 1:
+        if name == TENSORRT or (name == AUTO and len(names) == 1):
             continue
         if library != LIBRARY or name == f"{LIBRARY}:":
             raise ConfigError(
-                f"libraries: {name!r} is unknown; known: {LIBRARY}, {LIBRARY}:PRODUCT, and {AUTO} "
-                "alone"
+                f"libraries: {name!r} is unknown; known: {LIBRARY}, {LIBRARY}:PRODUCT, {TENSORRT}, "
+                f"and {AUTO} alone"
             )
         if key:
             from burnish.targets.cuda.blas import check_key
@@ -48,7 +49,12 @@ def check_libraries(libraries: Sequence[str], target: Target) -> None:
             f"libraries={list(libraries)!r} is for CUDA; the target {target.name!r} has no library "
             "to call"
         )
-    why = target.why_not_here() if AUTO in libraries else ""
+    why = target.why_not_here() if {AUTO, TENSORRT}.intersection(libraries) else ""
+    if why and TENSORRT in libraries:
+        raise TargetError(
+            f"an engine of TensorRT is built on the GPU that runs it, but {why}: compile there, or "
+            "without it"
+        )
     if why:
         raise TargetError(
             f'libraries="{AUTO}" measures on this machine, but {why}: say libraries="{LIBRARY}", '

@@ -11,7 +11,7 @@ from tvm import relax, tirx
 from tvm.relax import transform as T
 
 from burnish.compiler.config import CompileConfig
-from burnish.compiler.libraries import chooser
+from burnish.compiler.libraries import TENSORRT, chooser
 from burnish.compiler.precision import STORED
 from burnish.passes.call_blas import CallBlas
 from burnish.passes.channels_last import FoldPadding, PutChannelsLast, WidenConv1d
@@ -59,7 +59,7 @@ def graph_phases(target: Target, config: CompileConfig) -> tuple[Phase, ...]:
             ("prune", (PruneWeights(config.prune),) if config.prune else ()),
             ("quantize", (QuantizeWeights(config.quantize),) if config.quantize else ()),
             ("precision", _narrow(target, config.precision)),
-            ("partition", ()),
+            ("partition", _partition(config)),
             ("lower", _lower(target, config)),
             ("fuse", _fuse(target)),
         )
@@ -84,6 +84,15 @@ def _narrow(target: Target, precision: str) -> tuple[Pass, ...]:
     if stored is None or not isinstance(target, CpuTarget):
         return ()
     return (NarrowWeights(stored, target.lanes),)
+
+
+def _partition(config: CompileConfig) -> tuple[Pass, ...]:
+    if TENSORRT not in config.libraries:
+        return ()
+    # ONNX, in which regions are written, is an extra.
+    from burnish.compiler.external.tensorrt import CallTensorrt, build_here
+
+    return (SliceSplits(), CallTensorrt(build_here), DropUnusedWeights())
 
 
 def _lower(target: Target, config: CompileConfig) -> tuple[Pass, ...]:

@@ -70,7 +70,9 @@ configs = st.builds(
     do_no_harm=st.booleans(),
     fold_onnx=st.booleans(),
     exact_conv=st.booleans(),
-    libraries=st.sampled_from([(), ("cublas",), ("auto",), ("cublas:float32 1x2x3 nn",)]),
+    libraries=st.sampled_from(
+        [(), ("cublas",), ("auto",), ("cublas", "tensorrt"), ("cublas:float32 1x2x3 nn",)]
+    ),
     precision=st.sampled_from(PRECISIONS),
 )
 

@@ -99,7 +99,7 @@ def test_a_product_alone_is_the_product(product):
 @pytest.mark.parametrize(
     ("libraries", "message"),
     [
-        ("cudnn", "'cudnn' is unknown; known: cublas, cublas:PRODUCT, and auto alone"),
+        ("cudnn", "'cudnn' is unknown; known: cublas, cublas:PRODUCT, tensorrt, and auto alone"),
         (["auto", "cublas"], "'auto' is unknown"),
         ("cublas:", "'cublas:' is unknown"),
         ("cublas:float32 3x4", "'float32 3x4' is no product: write it as"),

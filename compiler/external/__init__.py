@@ -1,0 +1,1 @@
+"""Compilers other than TVM that take regions of a graph."""

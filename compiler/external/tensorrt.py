@@ -1,0 +1,189 @@
+"""TensorRT for whole regions: each written as ONNX, built to an engine, called from the graph.
+
+An engine is a weight of the model (bytes), so that it is saved, hashed and loaded as weights are.
+It begins with a line of JSON that says which TensorRT and which GPU it was built with and for, and
+runs with no other. Building measures on the GPU, so it must be here. Not yet run on one: the calls
+of TensorRT's Python interface are checked against a stand-in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tvm
+import tvm_ffi
+from tvm import relax
+
+from burnish.compiler.errors import BuildError, TargetError
+from burnish.compiler.external.onnx_region import region_model, writes
+from burnish.passes.graph import op_name
+from burnish.passes.params import get_params, with_main, with_params
+from burnish.passes.regions import Region, replace_regions
+
+SYMBOL = "burnish_tensorrt"
+LIBRARY = "tensorrt"
+HEAVY = ("relax.matmul", "relax.nn.conv1d", "relax.nn.conv2d", "relax.nn.attention")
+"""A region without one of these is not worth an engine."""
+_PACKAGE = "pip install tensorrt"
+
+
+@tvm.transform.module_pass(opt_level=0, name="CallTensorrt")
+@dataclass(frozen=True)
+class CallTensorrt:
+    """Put one call of an engine in the place of each region that TensorRT can take.
+
+    ``build`` makes the engine of an ONNX model. Weights that only regions read leave the module.
+    """
+
+    build: Callable[[bytes], bytes]
+
+    def transform_module(self, mod: tvm.IRModule, _ctx: object) -> tvm.IRModule:
+        return with_engines(mod, self.build)
+
+
+def with_engines(mod: tvm.IRModule, build: Callable[[bytes], bytes]) -> tvm.IRModule:
+    """What :class:`CallTensorrt` does; the argument is untouched."""
+    weights = get_params(mod)
+    engines: list[tuple[relax.Var, np.ndarray]] = []
+
+    def replaced(region: Region) -> Sequence[relax.VarBinding] | None:
+        if not any(op_name(binding.value) in HEAVY for binding in region.calls):
+            return None
+        own = {var.name: weights[var.name].numpy() for var in region.inputs if var.name in weights}
+        plan = build(region_model(region, own).SerializeToString())
+        engine = relax.Var(f"tensorrt.{len(engines)}", relax.TensorType((len(plan),), "uint8"))
+        engines.append((engine, np.frombuffer(plan, "uint8")))
+        inputs = [var for var in region.inputs if var.name not in own]
+        return _called(engine, hashlib.sha256(plan).hexdigest(), inputs, region.outputs)
+
+    new = replace_regions(mod, writes, replaced)
+    if not engines:
+        return mod
+    main = new["main"]
+    grown = relax.Function(
+        [*main.params, *(var for var, _ in engines)],
+        main.body,
+        main.ret_ty,
+        main.is_pure,
+        main.attrs,
+    )
+    values = {**weights, **{var.name: tvm.runtime.tensor(plan) for var, plan in engines}}
+    return with_params(with_main(new, grown), values)
+
+
+def _called(
+    engine: relax.Var, digest: str, inputs: Sequence[relax.Var], outputs: Sequence[relax.Var]
+) -> list[relax.VarBinding]:
+    arguments = relax.Tuple([engine, tvm.ir.StringImm(digest), *inputs])
+    types = [var.ty for var in outputs]
+    if len(outputs) == 1:
+        return [relax.VarBinding(outputs[0], relax.call_dps_packed(SYMBOL, arguments, types[0]))]
+    call = relax.call_dps_packed(SYMBOL, arguments, types)
+    whole = relax.DataflowVar(f"{engine.name}.out", relax.TupleType(types))
+    fields = [
+        relax.VarBinding(var, relax.TupleGetItem(whole, place)) for place, var in enumerate(outputs)
+    ]
+    return [relax.VarBinding(whole, call), *fields]
+
+
+def tensorrt() -> Any:
+    """The package; :class:`TargetError` where it is not installed."""
+    try:
+        return importlib.import_module("tensorrt")
+    except ImportError as error:
+        raise TargetError(
+            f"TensorRT's engines need its Python package ({error}): {_PACKAGE}"
+        ) from error
+
+
+def build_here(model: bytes) -> bytes:
+    """:func:`build_engine` for this machine's first GPU."""
+    return build_engine(model, gpu_name(tvm.cuda(0)))
+
+
+def build_engine(model: bytes, gpu: str) -> bytes:
+    """An engine of an ONNX model: types as written, TF32 off.
+
+    Raises :class:`BuildError` with what TensorRT said of the model.
+    """
+    trt = tensorrt()
+    logger = trt.Logger(trt.Logger.WARNING)
+    builder = trt.Builder(logger)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse(model):
+        said = "; ".join(str(parser.get_error(place)) for place in range(parser.num_errors))
+        raise BuildError(f"TensorRT does not read a region: {said}")
+    settings = builder.create_builder_config()
+    settings.clear_flag(trt.BuilderFlag.TF32)
+    plan = builder.build_serialized_network(network, settings)
+    if plan is None:
+        raise BuildError("TensorRT builds no engine for a region; its log says why")
+    head = json.dumps({"tensorrt": trt.__version__, "gpu": gpu}, sort_keys=True)
+    return head.encode() + b"\n" + bytes(plan)
+
+
+def opened(engine: bytes, gpu: str) -> tuple[Any, Any]:
+    """Engine and context of what :func:`build_engine` made.
+
+    :class:`TargetError` for another GPU or version.
+    """
+    trt = tensorrt()
+    line, _, plan = engine.partition(b"\n")
+    made = json.loads(line)
+    here = {"tensorrt": trt.__version__, "gpu": gpu}
+    if made != here:
+        raise TargetError(
+            f"the model's engine is for TensorRT {made.get('tensorrt')} on {made.get('gpu')}; here "
+            f"is {here['tensorrt']} on {here['gpu']}: compile the model here"
+        )
+    found = trt.Runtime(trt.Logger(trt.Logger.WARNING)).deserialize_cuda_engine(plan)
+    if found is None:
+        raise TargetError("TensorRT does not open the model's engine; its log says why")
+    return found, found.create_execution_context()
+
+
+class Engines:
+    """Engines that calls have opened, by digest; calls of one engine take turns."""
+
+    def __init__(self, gpu: Callable[[tvm.runtime.Device], str]) -> None:
+        self._gpu = gpu
+        self._open: dict[tuple[str, int], tuple[Any, Any, threading.Lock]] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, engine: Any, digest: str, *tensors: Any) -> None:
+        """Run the engine on ``tensors``, inputs then outputs, in the device's stream."""
+        device = tensors[-1].device
+        with self._lock:
+            key = (digest, device.index)
+            if key not in self._open:
+                content = engine.numpy().tobytes()
+                if hashlib.sha256(content).hexdigest() != digest:
+                    raise TargetError("the model's engine is not the one it was compiled with")
+                self._open[key] = (*opened(content, self._gpu(device)), threading.Lock())
+        found, context, turn = self._open[key]
+        names = [found.get_tensor_name(place) for place in range(found.num_io_tensors)]
+        ins = sorted((name for name in names if name.startswith("in")), key=lambda n: int(n[2:]))
+        outs = sorted((name for name in names if name.startswith("out")), key=lambda n: int(n[3:]))
+        with turn:
+            for name, tensor in zip([*ins, *outs], tensors, strict=True):
+                context.set_tensor_address(name, tensor.data_ptr())
+            if not context.execute_async_v3(tvm_ffi.get_raw_stream(device)):
+                raise RuntimeError("TensorRT does not run the engine; its log says why")
+
+
+def gpu_name(device: tvm.runtime.Device) -> str:
+    """``NVIDIA H100 80GB HBM3``."""
+    return str(device.device_name)
+
+
+def register() -> None:
+    """Make the function that compiled models call known to TVM."""
+    tvm_ffi.register_global_func(SYMBOL, Engines(gpu_name), override=True)
