@@ -11,7 +11,6 @@ import pytest
 import tensorrt_stub
 import torch
 import tvm
-from cuda_support import require_compiler
 from small_nets import Block, Classifier, made
 from tvm import relax
 
@@ -30,6 +29,7 @@ from burnish.passes.regions import find_regions
 from burnish.passes.slice_splits import SliceSplits
 from burnish.targets.choose import choose_target
 from burnish.targets.cuda.target import CudaTarget
+from cuda_support import require_compiler
 
 GPU = "NVIDIA Stand-in"
 
