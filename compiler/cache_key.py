@@ -55,7 +55,8 @@ def cache_key(
 ) -> str:
     """The key, in hexadecimal; :class:`NotCachedError` where there is none."""
     _check(target, config)
-    if loaded.kind == "torch" and registry.converters:
+    own = {"torch": registry.converters, "onnx": registry.onnx_converters}
+    if own.get(loaded.kind):
         raise NotCachedError("converters of your own are registered, whose code may change")
     measured = config.do_no_harm and bool(config.prune or config.quantize)
     parts = {

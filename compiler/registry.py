@@ -29,6 +29,7 @@ OperatorConverter = Callable[..., Any]
 """Takes a ``relax.BlockBuilder`` and the arguments of an operator, gives Relax expressions."""
 
 OPERATOR = re.compile(r"\w+::\w+(\.\w+)?")
+ONNX_OPERATOR = re.compile(r"\w+(\.\w+)*::\w+")
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 T = TypeVar("T")
 
@@ -115,26 +116,59 @@ def register_calibration(name: str, data: Calibration, *, replace: bool = False)
     calibrations.add(name, data, replace=replace)
 
 
-def register_converter(name: str, fn: OperatorConverter, *, replace: bool = False) -> None:
-    """Make ``fn`` what a PyTorch operator becomes: ``"my::op"``, or one overload, ``"my::op.out"``.
+def register_converter(
+    name: str,
+    fn: OperatorConverter,
+    *,
+    format: str = "torch",
+    since: int = 1,
+    replace: bool = False,
+) -> None:
+    """Make ``fn`` what an operator of PyTorch (``"my::op"``, or one overload, ``"my::op.out"``) or,
+    with ``format="onnx"``, of an ONNX domain becomes (``"com.example::Op"``).
 
-    ``fn(builder, ...)`` gets TVM's block builder, then the arguments of the operator as its schema
-    orders them, defaults filled in: tensors as Relax expressions, the rest as Python values. It
-    returns a Relax expression, or a tuple with one for each result; each is held to the shape and
-    the dtype that torch recorded. A registered operator is kept whole, and goes before Burnish's
-    own converter.
+    PyTorch: ``fn(builder, ...)`` gets TVM's block builder, then the arguments of the operator as
+    its schema orders them, defaults filled in: tensors as Relax expressions, the rest as Python
+    values. It returns a Relax expression, or a tuple with one for each result; each is held to the
+    shape and the dtype that torch recorded. A registered operator is kept whole.
 
-    Raises :class:`ConfigError` for a function that cannot be called, an operator that torch does
-    not know, and one registered already, unless ``replace``.
+    ONNX: ``fn(node)`` gets a :class:`~burnish.compiler.importers.onnx.node.Node` and returns a
+    Relax expression, a tuple with one an output, or None to leave this form to Burnish's own
+    converter. ``since`` is the version of the domain's operator set from which on it holds.
+
+    Either goes before Burnish's own converter. Raises :class:`ConfigError` for a function that
+    cannot be called, a name that is none, a PyTorch operator that torch does not know, and one
+    registered already, unless ``replace``.
     """
     if not callable(fn):
         raise ConfigError(f"the converter of {name!r} must be callable, got {type(fn).__name__}")
+    if format not in ("torch", "onnx"):
+        raise ConfigError(f"format {format!r} is unknown; known: torch, onnx")
+    if format == "onnx":
+        _register_onnx(name, fn, since, replace=replace)
+        return
     _check_operator(name)
     if name in converters and not replace:
         raise ConfigError(
             f"a converter of {name!r} is registered already; pass replace=True to change it"
         )
     converters[name] = fn
+
+
+def _register_onnx(name: object, fn: OperatorConverter, since: int, *, replace: bool) -> None:
+    if not isinstance(name, str) or not ONNX_OPERATOR.fullmatch(name):
+        raise ConfigError(
+            f"{name!r} names no ONNX operator: write it like 'com.example::Op', 'ai.onnx::Op' for "
+            "one of ONNX's own"
+        )
+    domain, _, op = name.partition("::")
+    entries = onnx_converters.setdefault(("" if domain == "ai.onnx" else domain, op), {})
+    if since in entries and not replace:
+        raise ConfigError(
+            f"a converter of {name!r} since {since} is registered already; pass replace=True to "
+            "change it"
+        )
+    entries[since] = fn
 
 
 def _check_operator(name: object) -> None:
@@ -193,3 +227,5 @@ evaluators: Names[Evaluator] = Names("evaluation", "register_evaluator")
 calibrations: Names[Calibration] = Names("calibration set", "register_calibration")
 converters: dict[str, OperatorConverter] = {}
 """By the name of the PyTorch operator."""
+onnx_converters: dict[tuple[str, str], dict[int, OperatorConverter]] = {}
+"""By domain ("" for ONNX's own) and operator of ONNX, then by the version it holds from."""

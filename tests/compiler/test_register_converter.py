@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 import tvm
@@ -144,3 +146,73 @@ def test_twice_needs_replace() -> None:
     with pytest.raises(ConfigError, match="registered already; pass replace=True"):
         burnish.register_converter("burnish_test::softcap", cap_converter)
     burnish.register_converter("burnish_test::softcap", lambda b, x, cap, shift: x, replace=True)
+
+
+@pytest.fixture
+def own_onnx(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No converter of ONNX operators outlives its test."""
+    monkeypatch.setattr(registry, "onnx_converters", {})
+
+
+def _onnx(tmp_path: Path, op: str, domain: str, version: int) -> Path:
+    x, y = (onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, [4]) for n in "xy")
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node(op, ["x"], ["y"], domain=domain)], "g", [x], [y]
+    )
+    sets = {"": 18, domain: version}
+    imports = [onnx.helper.make_opsetid(name, number) for name, number in sets.items()]
+    path = tmp_path / "m.onnx"
+    onnx.save(onnx.helper.make_model(graph, opset_imports=imports, ir_version=9), path)
+    return path
+
+
+@pytest.mark.usefixtures("own_onnx")
+def test_onnx_operator_of_a_domain_of_ones_own(tmp_path: Path) -> None:
+    path = _onnx(tmp_path, "Twice", "com.example", 3)
+    with pytest.raises(UnsupportedOperatorError, match=r"com\.example"):
+        import_model(path)
+    for since, factor in ((1, 2.0), (3, 3.0), (4, 4.0)):
+        burnish.register_converter(
+            "com.example::Twice",
+            lambda node, factor=factor: relax.op.multiply(
+                node.inputs[0], relax.const(factor, "float32")
+            ),
+            format="onnx",
+            since=since,
+        )
+    x = np.arange(4, dtype=np.float32)
+    np.testing.assert_array_equal(compiled(import_model(path).mod)(x)[0], 3 * x)
+    loaded = load_model(path)
+    with tvm.transform.PassContext(), pytest.raises(NotCachedError, match="converters of your own"):
+        cache_key(loaded, None, None, parse_target("cpu"), CompileConfig())
+
+
+@pytest.mark.usefixtures("own_onnx")
+def test_onnx_operator_given_another_form(tmp_path: Path) -> None:
+    seen = []
+
+    def convert(node):
+        seen.append(node.op)
+        return None if node.op == "Relu" else relax.op.negative(node.inputs[0])
+
+    for op in ("Relu", "Abs"):
+        burnish.register_converter(f"ai.onnx::{op}", convert, format="onnx")
+    x = np.asarray([-1, 2, -3, 4], np.float32)
+    for op, want in (("Relu", np.maximum(x, 0)), ("Abs", -x)):
+        got = compiled(import_model(onnx.load(_onnx(tmp_path, op, "", 18))).mod)(x)[0]
+        np.testing.assert_array_equal(got, want)
+    assert seen == ["Relu", "Abs"]
+
+
+@pytest.mark.usefixtures("own_onnx")
+def test_what_an_onnx_registration_must_be() -> None:
+    for name in ("Twice", "::Twice", "com.example::", "a b::Twice", 7):
+        with pytest.raises(ConfigError, match=r"names no ONNX operator: write it like 'com.exa"):
+            burnish.register_converter(name, len, format="onnx")
+    with pytest.raises(ConfigError, match="format 'tf' is unknown; known: torch, onnx"):
+        burnish.register_converter("a::b", len, format="tf")
+    burnish.register_converter("a.b::C", len, format="onnx")
+    with pytest.raises(ConfigError, match=r"'a.b::C' since 1 is registered already"):
+        burnish.register_converter("a.b::C", len, format="onnx")
+    burnish.register_converter("a.b::C", len, format="onnx", replace=True)
+    burnish.register_converter("a.b::C", len, format="onnx", since=2)

@@ -23,6 +23,7 @@ import pkgutil
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from burnish.compiler import registry as registered
 from burnish.compiler.importers.unsupported import Refused
 
 if TYPE_CHECKING:
@@ -75,8 +76,25 @@ def all_converters() -> dict[Key, list[tuple[int, Converter]]]:
 
 
 def converter_of(domain: str, op: str, version: int) -> Converter | None:
-    """The newest converter that is not newer than ``version``."""
+    """The newest converter that is not newer than ``version``; of the user's own before ours.
+
+    One of the user's that returns None leaves the form to ours.
+    """
     plain = "" if domain in STANDARD else domain
+    own = registered.onnx_converters.get((plain, op), {})
+    newest = max((since for since in own if since <= version), default=None)
+    if newest is None:
+        return _ours(plain, op, version)
+    theirs, ours = own[newest], _ours(plain, op, version)
+
+    def either(node: Node) -> Result:
+        found = theirs(node)
+        return ours(node) if found is None and ours is not None else found
+
+    return either
+
+
+def _ours(plain: str, op: str, version: int) -> Converter | None:
     for since, function in all_converters().get((plain, op), ()):
         if since <= version:
             return function
