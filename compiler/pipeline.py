@@ -34,6 +34,7 @@ from burnish.passes.schedule_kernels import ScheduleKernels
 from burnish.passes.short_names import ShortenNames
 from burnish.passes.sink_transposes import SinkTransposes
 from burnish.passes.slice_splits import SliceSplits
+from burnish.passes.widen_norms import WidenNorms
 from burnish.targets.choose import Target
 from burnish.targets.opencl.target import OpenclTarget
 from burnish.targets.target import CpuTarget
@@ -135,7 +136,7 @@ def _contractions_gpu(target: Target, config: CompileConfig) -> tuple[Pass, ...]
     calls = (CallBlas(chooser(config.libraries)),) if config.libraries else ()
     # TVM's own running sums count on threads of a warp that wait for each other; OpenCL has none.
     operators = (LowerOperators(),) if isinstance(target, OpenclTarget) else ()
-    return (*calls, LowerContractions(), *operators)
+    return (*calls, LowerContractions(), WidenNorms(), *operators)
 
 
 def _fuse(target: Target) -> tuple[Pass, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from burnish.targets.cuda import libraries, sass
+from burnish.targets.cuda import disassemble, libraries
 from support import require
 
 
@@ -11,8 +11,8 @@ def require_compiler() -> None:
     try:
         libraries.library("libnvrtc.so.13")
         libraries.library("libnvfatbin.so.13")
-        sass.disassembler()
+        disassemble.disassembler()
         missing = ""
-    except (libraries.MissingLibraryError, sass.MissingDisassemblerError) as error:
+    except (libraries.MissingLibraryError, disassemble.MissingDisassemblerError) as error:
         missing = str(error)
     require(not missing, missing)

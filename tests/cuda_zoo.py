@@ -71,7 +71,7 @@ def found(compiled: burnish.Compiled) -> dict[str, Any]:
     tensor cores, with the rule that laid them out."""
     entries = {}
     for arch, cubin in fatbin.machine_codes(compiled.library.read_bytes()).items():
-        kernels = sass.disassemble(cubin)
+        kernels = sass.kernels(cubin)
         takes = {one["name"]: one for one in compiled.report.resources[arch]}
         assert set(kernels) == set(takes), arch
         spills, plain, count = {}, {}, 0

@@ -1,18 +1,15 @@
 """Machine code of a cubin, instruction by instruction, and its loops: for checks of schedules.
 
-Read from the text of NVIDIA's disassembler, which ``pip install nvidia-cuda-nvdisasm`` brings; only
-tests and ``--emit sass`` want it.
+Read from the text of :mod:`burnish.targets.cuda.disassemble`, as ``nvdisasm`` writes it.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import subprocess
-import tempfile
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
+
+from burnish.targets.cuda.disassemble import sass
 
 _KERNEL = re.compile(r"^\.text\.(\S+):$")
 _LABEL = re.compile(r"^(\.L_\S+):$")
@@ -22,10 +19,6 @@ MATRIX = ("HMMA", "IMMA", "HGMMA", "IGMMA", "QGMMA")
 """Products on tensor cores."""
 SPILLS = ("LDL", "STL")
 """Loads and stores of a thread's local memory."""
-
-
-class MissingDisassemblerError(RuntimeError):
-    """NVIDIA's disassembler is not installed."""
 
 
 @dataclass(frozen=True)
@@ -67,29 +60,12 @@ class Kernel:
         ]
 
 
-def disassembler() -> Path:
-    """The program; :class:`MissingDisassemblerError` says how to get it."""
-    spec = importlib.util.find_spec("nvidia")
-    for place in (spec.submodule_search_locations if spec is not None else None) or ():
-        program = Path(place) / "cu13" / "bin" / "nvdisasm"
-        if program.is_file():
-            return program
-    raise MissingDisassemblerError(
-        "reading machine code for NVIDIA GPUs needs nvdisasm: pip install nvidia-cuda-nvdisasm"
-    )
-
-
-def disassemble(cubin: bytes) -> dict[str, Kernel]:
-    """Kernels by name."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "kernels.cubin"
-        path.write_bytes(cubin)
-        done = subprocess.run(
-            [disassembler(), "-c", path], capture_output=True, text=True, check=False
-        )
-    if done.returncode != 0:
-        raise ValueError(f"nvdisasm: {done.stderr.strip()}")
-    return {kernel.name: kernel for kernel in parse(done.stdout)}
+def kernels(cubin: bytes) -> dict[str, Kernel]:
+    """Kernels by name; ``ValueError`` where the text names none, as that of another program."""
+    found = {kernel.name: kernel for kernel in parse(sass(cubin))}
+    if not found:
+        raise ValueError("no kernels in the text of the disassembler; nvdisasm names them")
+    return found
 
 
 def parse(text: str) -> list[Kernel]:

@@ -59,7 +59,7 @@ def test_machine_code_is_found_in_an_image_and_in_a_file_around_it(code):
 
 
 def test_machine_code_is_read_as_instructions_and_loops(code):
-    kernels = sass.disassemble(code.cubin)
+    kernels = sass.kernels(code.cubin)
     assert set(kernels) == {"scale", "lookup"}
     assert kernels["scale"].count(*sass.SPILLS) == 0
     assert kernels["scale"].count("BAR") == 1
@@ -89,8 +89,8 @@ def test_loops_lie_between_a_branch_back_and_where_it_goes():
 
 def test_what_is_no_machine_code_is_not_disassembled():
     require_compiler()
-    with pytest.raises(ValueError, match="nvdisasm"):
-        sass.disassemble(b"nothing")
+    with pytest.raises(RuntimeError, match="does not read the machine code"):
+        sass.kernels(b"nothing")
 
 
 def test_a_kernel_that_does_not_compile_brings_its_log():

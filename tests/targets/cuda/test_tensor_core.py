@@ -85,7 +85,7 @@ def test_a_product_runs_on_tensor_cores_and_keeps_its_sums_in_registers(
     func = schedule(product(*shape, turned=turned, dtype=dtype), target)
     assert func.attrs[RULE] == "tensor-core"
     code = compiled(func, target)
-    (kernel,) = sass.disassemble(code.cubin).values()
+    (kernel,) = sass.kernels(code.cubin).values()
     assert kernel.count(opcode) >= 8
     assert kernel.count("LDSM") >= 4
     assert kernel.count(*sass.SPILLS) == 0
@@ -103,7 +103,7 @@ def test_a_convolution_does_too(dtype, target, opcode):
     for channels in (3, 32):
         func = schedule(convolution(channels, 20, 15, 3, 2, dtype), target)
         assert func.attrs[RULE] == "tensor-core"
-        (kernel,) = sass.disassemble(compiled(func, target).cubin).values()
+        (kernel,) = sass.kernels(compiled(func, target).cubin).values()
         assert kernel.count(opcode) >= 4
         assert kernel.count(*sass.SPILLS) == 0
 
