@@ -16,6 +16,8 @@ from burnish.compiler.errors import ImportModelError
 from burnish.compiler.importers.memory import check_memory
 from burnish.compiler.importers.pytorch.dynamic import by_argument, label, open_axes
 from burnish.compiler.importers.pytorch.export import decompose, export
+from burnish.compiler.importers.pytorch.limits import broadcast_limits
+from burnish.compiler.importers.pytorch.read_sizes import from_tensor, read_sizes
 from burnish.compiler.importers.pytorch.symbols import SymbolTable
 from burnish.compiler.importers.pytorch.translator import Translator
 from burnish.compiler.importers.tensors import to_tvm, torch_dtype
@@ -176,8 +178,11 @@ def _symbols(program: ExportedProgram, names: list[str] | None, dynamic: Any) ->
                     symbol = str(found.node.expr)
                     chosen[symbol] = named
                     ranges[symbol] = _narrower(ranges.get(symbol, (1, None)), size)
-    used = {s: r for s, r in ranges.items() if s.isidentifier()}
-    return SymbolTable(chosen, used)
+    for symbol, high in broadcast_limits(program.graph).items():
+        low, found = ranges.get(symbol, (1, None))
+        ranges[symbol] = (low, high if found is None else min(found, high))
+    used = {s: r for s, r in ranges.items() if s.isidentifier() and not from_tensor(s)}
+    return SymbolTable(chosen, used, read_sizes(program.graph))
 
 
 def _is_leaf(value: Any) -> bool:

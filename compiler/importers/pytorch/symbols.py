@@ -12,6 +12,7 @@ from tvm import relax, tirx
 from tvm.sym import Analyzer, ConstIntBound
 
 from burnish.compiler.errors import ImportModelError
+from burnish.compiler.importers.pytorch.chunks import in_chunks
 
 _INT64 = "int64"
 _UNBACKED = re.compile(r"z?u\d+")  # torch's names of numbers that it reads from tensors
@@ -21,13 +22,18 @@ class SymbolTable:
     """Sizes of one exported program.
 
     ``names`` maps torch's symbol (``s23``) to the user's name; others keep torch's.
-    ``ranges`` maps torch's symbol to its limits.
+    ``ranges`` maps torch's symbol to its limits. ``read`` maps one that torch reads from a tensor
+    to the arithmetic of others that it is.
     """
 
     def __init__(
-        self, names: Mapping[str, str], ranges: Mapping[str, tuple[int, int | None]]
+        self,
+        names: Mapping[str, str],
+        ranges: Mapping[str, tuple[int, int | None]],
+        read: Mapping[str, sympy.Expr],
     ) -> None:
         self.names = dict(names)
+        self.read = dict(read)
         self.ranges = dict(ranges)
         self.variables: dict[str, tirx.Var] = {}
         self.sizes: dict[Any, Any] = {}
@@ -52,7 +58,7 @@ class SymbolTable:
             return int(size)
         # One object for one size: parts of TVM compare sizes by identity.
         if expr not in self.sizes:
-            self.sizes[expr] = self.analyzer.simplify(self._convert(expr))
+            self.sizes[expr] = self.analyzer.simplify(self._convert(in_chunks(expr)))
         return self.sizes[expr]
 
     def expression(self, expr: sympy.Expr) -> Any:
@@ -138,7 +144,8 @@ class SymbolTable:
         if isinstance(expr, sympy.Integer):
             return tirx.IntImm(_INT64, int(expr))
         if isinstance(expr, sympy.Symbol):
-            return self._variable(str(expr))
+            known = self.read.get(str(expr))
+            return self._variable(str(expr)) if known is None else self._convert(known)
         parts = [self._convert(part) for part in expr.args]
         kind = type(expr).__name__
         if isinstance(expr, (sympy.Add, sympy.Mul)):

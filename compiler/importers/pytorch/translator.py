@@ -320,7 +320,13 @@ class Translator(ExportedProgramImporter):
                 self.symbols.refuse_unlike(left, right)
             if alpha != 1:
                 right = self.emit(relax.op.multiply(right, relax.const(alpha, dtype)))
-            return self.emit(make(left, right))
+            made = self.emit(make(left, right))
+            if made.ty.shape is None:
+                raise ValueError(
+                    f"it joins sizes {left.ty.shape} and {right.ty.shape}, which torch.export took "
+                    "for the same and which nothing shows to be: keep one of them fixed"
+                )
+            return made
 
         return convert
 
@@ -342,10 +348,11 @@ def _branches(node: fx.Node) -> bool:
 
 
 def _only_asserted(node: fx.Node) -> bool:
-    """Whether a call compares sizes, and nothing but torch's assertions reads the result."""
+    """Whether a call gives a number or compares them, and only torch's assertions read it."""
     if str(node.target) in ("aten._assert_scalar.default", "aten.sym_constrain_range.default"):
         return True
-    return isinstance(node.meta.get("val"), torch.SymBool) and all(map(_only_asserted, node.users))
+    numeric = isinstance(node.meta.get("val"), torch.SymBool | torch.SymInt)
+    return numeric and all(map(_only_asserted, node.users))
 
 
 def _operand_dtype(node: fx.Node) -> str:

@@ -107,4 +107,13 @@ def not_negative(t: Translator, value: Any, depth: int = _DEPTH) -> bool:
     return known and all(not_negative(t, part, depth - 1) for part in parts)
 
 
-INDEXING: dict[str, Converter] = {"index.Tensor": index}
+def index_select(node: fx.Node, t: Translator) -> relax.Expr:
+    """Rows of an axis; an index out of range reads the nearest row, never other memory."""
+    a = arguments(node, t)
+    return op.take(a["self"], a["index"], axis=a["dim"] % max(a["self"].ty.ndim, 1), mode="clip")
+
+
+INDEXING: dict[str, Converter] = {
+    "index.Tensor": index,
+    "index_select.default": index_select,
+}

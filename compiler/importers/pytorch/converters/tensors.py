@@ -39,10 +39,7 @@ def slice_(node: fx.Node, t: Translator) -> relax.Expr:
     a = arguments(node, t)
     x, axis, step = a["self"], a["dim"] % a["self"].ty.ndim, a["step"]
     length = t.result_shape(node)[axis]
-    start = 0 if a["start"] is None else a["start"]
-    if isinstance(start, int) and start < 0:
-        start = x.ty.shape[axis] + start
-        start = max(int(start), 0) if isinstance(start, tvm.tirx.IntImm) else start
+    start = _from_start(t, 0 if a["start"] is None else a["start"], x.ty.shape[axis])
     if (
         isinstance(start, int)
         and start == 0
@@ -52,6 +49,21 @@ def slice_(node: fx.Node, t: Translator) -> relax.Expr:
         return x
     end = start + length if step == 1 else start + (length - 1) * step + 1
     return op.strided_slice(x, [axis], [start], [end], [step], assume_inbound=True)
+
+
+def _from_start(t: Translator, start: Any, size: Any) -> Any:
+    """Where a slice starts: a negative number counts from the end, no further than the start."""
+    if isinstance(start, int) and start >= 0:
+        return start
+    analyzer, zero = t.symbols.analyzer, tvm.tirx.IntImm("int64", 0)
+    below = start < 0 if isinstance(start, int) else analyzer.can_prove(start < zero)
+    if not below and analyzer.can_prove(start >= zero):
+        return start
+    wrapped = tvm.tirx.max(size + start, zero)
+    if not below:
+        wrapped = tvm.tirx.if_then_else(start < zero, wrapped, start)
+    place = analyzer.simplify(wrapped)
+    return int(place) if isinstance(place, tvm.tirx.IntImm) else place
 
 
 def elu(node: fx.Node, t: Translator) -> relax.Expr:
