@@ -27,6 +27,7 @@ import json
 import os
 import secrets
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,17 +53,10 @@ from burnish.runtime.reading import (
     read_artifact,
     unpacked,
 )
-from burnish.targets.choose import Target
-from burnish.targets.cuda.target import CudaTarget
-from burnish.targets.opencl.target import OpenclTarget
-from burnish.targets.target import CpuTarget, host_threads, missing_features
+from burnish.targets.choose import described_target
+from burnish.targets.target import host_threads, missing_features
 
 MANIFEST = NAME
-_KINDS: Mapping[str, type[Target]] = {
-    "cpu": CpuTarget,
-    "cuda": CudaTarget,
-    "opencl": OpenclTarget,
-}
 _JSON_LIMIT = 256 * 1024 * 1024
 """Bytes of a report, or of the kernels' records."""
 
@@ -175,10 +169,10 @@ def _load(artifact: Artifact, unpack: Callable[[Artifact], Path]) -> Compiled:
 
 def _restore(artifact: Artifact, unpack: Callable[[Artifact], Path]) -> Compiled:
     manifest, members = artifact.manifest, artifact.members
-    target = target_of(manifest)
+    target = described_target(manifest.target)
     report = Report.from_dict(_json(members, "report.json"))
     kernels = [Kernel.from_dict(item) for item in _json(members, "kernels.json")["kernels"]]
-    config = CompileConfig.from_toml_text(artifact.recipe)
+    config = replace(CompileConfig.from_toml_text(artifact.recipe), resolved=None)
     if target.name == "cpu" and config.threads is None:
         target = target.with_threads(host_threads())
     source = Source(
@@ -219,27 +213,6 @@ def _json(members: Mapping[str, memoryview], name: str) -> dict[str, Any]:
     return jsons.parsed(members[name], name, _JSON_LIMIT, nan=True)
 
 
-def target_of(manifest: Manifest) -> Target:
-    """The target that a manifest describes; ``ValueError`` for fields of other types."""
-    described = manifest.target
-    kind = _KINDS.get(described["kind"])
-    if kind is None:
-        raise ValueError(f"it is for the unknown kind of target {described['kind']!r:.80}")
-    example = kind()
-    given = {}
-    for field in dataclasses.fields(kind):
-        value = described[field.name]
-        value = tuple(value) if isinstance(value, list) else value
-        default = getattr(example, field.name)
-        fits = isinstance(value, str | None) if default is None else type(value) is type(default)
-        if isinstance(default, tuple) and isinstance(value, tuple):
-            fits = all(isinstance(item, str) for item in value)
-        if not fits:
-            raise ValueError(f"{field.name} of its target cannot be {value!r:.80}")
-        given[field.name] = value
-    return kind(**given)
-
-
 def _array(tensor: tvm.runtime.Tensor) -> np.ndarray:
     """The values, without a copy where NumPy takes the dtype through DLPack."""
     if str(tensor.dtype) in ("bool", "bfloat16"):
@@ -255,5 +228,4 @@ __all__ = [
     "load",
     "load_apart",
     "save",
-    "target_of",
 ]

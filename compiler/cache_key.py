@@ -58,7 +58,8 @@ def cache_key(
     own = {"torch": registry.converters, "onnx": registry.onnx_converters}
     if own.get(loaded.kind):
         raise NotCachedError("converters of your own are registered, whose code may change")
-    measured = config.do_no_harm and bool(config.prune or config.quantize)
+    measured = config.do_no_harm and config.resolved is None
+    measured = measured and bool(config.prune or config.quantize)
     parts = {
         "schema": SCHEMA,
         "inputs": described(example_inputs, values=measured),
@@ -90,6 +91,12 @@ def _check(target: Target, config: CompileConfig) -> None:
         raise NotCachedError("it is judged by a function of your own, whose code may change")
     if context.instruments or context.config or context.disabled_pass or context.required_pass:
         raise NotCachedError("a pass context with settings or instruments of its own is active")
+
+
+def content_hash(value: Any) -> str:
+    """sha256 of nested data by content."""
+    found = described(value, values=True)
+    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
 
 
 def described(value: Any, *, values: bool) -> Any:

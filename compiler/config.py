@@ -12,6 +12,7 @@ from burnish.compiler import registry
 from burnish.compiler.errors import ConfigError
 from burnish.compiler.libraries import as_libraries
 from burnish.compiler.precision import STORED
+from burnish.compiler.resolved import Resolved
 from burnish.passes.configs import PruneConfig, QuantizeConfig
 
 if TYPE_CHECKING:
@@ -89,6 +90,8 @@ class CompileConfig:
                     operations, whose error stays within 1e-5 of the largest output.
     ``libraries``   on CUDA, what a tuned library computes in a kernel's place: "cublas", single
                     products of it, or "auto" to measure (:mod:`burnish.compiler.library_choice`).
+    ``resolved``    what an earlier compilation measured and chose, from the recipe in its artifact
+                    (:mod:`burnish.compiler.resolved`): nothing is measured again.
 
     Raises :class:`ConfigError`, which lists what is known, for a value outside that.
     """
@@ -106,6 +109,7 @@ class CompileConfig:
     fold_onnx: bool = True
     exact_conv: bool = False
     libraries: tuple[str, ...] = ()
+    resolved: Resolved | None = None
 
     def __post_init__(self) -> None:
         given = object.__setattr__
@@ -114,6 +118,7 @@ class CompileConfig:
         given(self, "tune", as_tune(self.tune))
         given(self, "passes", _as_passes(self.passes))
         given(self, "libraries", as_libraries(self.libraries))
+        given(self, "resolved", _as_resolved(self.resolved))
         if self.precision not in PRECISIONS:
             raise ConfigError(
                 f"precision {self.precision!r} is unknown; known: {', '.join(PRECISIONS)}"
@@ -246,6 +251,15 @@ def as_tune(value: Any) -> TuneConfig | None:
     if isinstance(value, int) and not isinstance(value, bool):
         return TuneConfig(trials=value)
     raise ConfigError(f"tune must be a number of trials or a TuneConfig, got {value!r}")
+
+
+def _as_resolved(value: Any) -> Resolved | None:
+    if value is None or isinstance(value, Resolved):
+        return value
+    if isinstance(value, Mapping):
+        check_keys("setting of resolved", value, Resolved)
+        return Resolved.from_dict(value)
+    raise ConfigError(f"resolved must be that table of a recipe, got {type(value).__name__}")
 
 
 def check_keys(what: str, given: Mapping[str, Any], kind: type) -> None:

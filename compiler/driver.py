@@ -8,9 +8,9 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
-from burnish.compiler import compile_cache
+from burnish.compiler import compile_cache, recipe
 from burnish.compiler.build import Owner, build_library, temporary_folder
-from burnish.compiler.cache_key import NotCachedError, cache_key
+from burnish.compiler.cache_key import NotCachedError, cache_key, content_hash
 from burnish.compiler.compiled import Compiled
 from burnish.compiler.config import CompileConfig
 from burnish.compiler.errors import ConfigError, TargetError, wrap_errors
@@ -21,12 +21,14 @@ from burnish.compiler.libraries import AUTO, check_libraries
 from burnish.compiler.optimizer import lowered, run_passes
 from burnish.compiler.pipeline import graph_phases
 from burnish.compiler.precision import check_precision, in_precision
+from burnish.compiler.resolved import check_resolved, resolve
 from burnish.compiler.stages import Imported, Optimized, Source, Tuned, ir_text
 from burnish.compiler.tensors import aligned
 from burnish.compiler.tune import Progress
+from burnish.compiler.tune.tasks import schedule_key
 from burnish.compiler.waterfall import Report
 from burnish.passes.params import get_params
-from burnish.targets.choose import Target, choose_target
+from burnish.targets.choose import Target, check_described, choose_target, resolved_target
 from burnish.targets.cuda.target import CudaTarget
 
 
@@ -164,6 +166,7 @@ def optimize(
     """
     settings = _settings(config, fields)
     cpu = target_for(target, settings)
+    check_resolved(settings, imported.source.hash)
     start = time.perf_counter()
     with Gate(imported, cpu, settings) as gate:
         graph, mod, rows = run_passes(imported, cpu, settings, gate)
@@ -185,9 +188,14 @@ def tune(optimized: Optimized, config: Any = None, *, progress: Progress | None 
     """
     settings = optimized.config
     if config is not None:
-        settings = settings.overridden(tune=config)
+        settings = settings.overridden(tune=config, resolved=None)
     if settings.tune is None:
         return Tuned(optimized, {}, optimized.report)
+    if settings.resolved is not None:
+        from burnish.compiler.tuning import resolved_kernels
+
+        best, row, records = resolved_kernels(optimized, settings)
+        return Tuned(optimized, best, optimized.report.extended(row), records=records)
     why = optimized.target.why_not_here()
     if why:
         raise TargetError(
@@ -198,9 +206,10 @@ def tune(optimized: Optimized, config: Any = None, *, progress: Progress | None 
     from burnish.compiler.tuning import tuned_kernels
 
     start = time.perf_counter()
-    best, row, summary = tuned_kernels(optimized, settings, progress)
+    best, row, summary, records = tuned_kernels(optimized, settings, progress)
     report = optimized.report.extended(row, tune=time.perf_counter() - start)
-    return Tuned(optimized, best, report, summary)
+    asked = replace(optimized, config=settings)
+    return Tuned(asked, best, report, summary, records)
 
 
 def build(stage: Tuned | Optimized) -> Compiled:
@@ -220,15 +229,25 @@ def build(stage: Tuned | Optimized) -> Compiled:
     values = get_params(optimized.mod)
     report = tuned.report.extended(build=time.perf_counter() - start)
     report = replace(report, resources=built.details)
+    config = optimized.config
+    kernels = {task: schedule_key(func) for task, func in tuned.best.items()}
+    resolved = resolve(config, optimized.target, optimized.source.hash, report.rows, kernels)
+    calibration = config.calibration_data()
+    source = replace(
+        optimized.source,
+        calibration=None if calibration is None else content_hash(calibration),
+        tuning=tuned.records,
+    )
     compiled = Compiled(
         built.path,
         {name: aligned(values[name].numpy()) for name in built.weights},
         optimized.signature,
         optimized.target,
-        optimized.config,
+        config,
         report,
-        optimized.source,
+        source,
         ir_text(optimized.mod),
+        recipe=recipe.portable(resolved).to_toml(drop_unnamed=True),
         kernels=built.kernels,
     )
     compiled.keep_alive = owner
@@ -248,10 +267,16 @@ def target_for(target: str | Target, config: CompileConfig) -> Target:
     Raises :class:`~burnish.compiler.errors.TargetError` listing those that are known.
     """
     with wrap_errors(TargetError):
-        cpu = choose_target(target).with_threads(config.threads)
+        resolved = config.resolved.target if config.resolved is not None else {}
+        cpu = resolved_target(target, resolved) if resolved else choose_target(target)
+        cpu = cpu.with_threads(config.threads)
     check_precision(config.precision, cpu)
     check_libraries(config.libraries, cpu)
-    return in_precision(config.precision, cpu)
+    found = in_precision(config.precision, cpu)
+    if resolved:
+        with wrap_errors(TargetError):
+            check_described(found, resolved)
+    return found
 
 
 def _examples(inputs: Any) -> tuple[Any, ...]:

@@ -8,7 +8,8 @@
    that costs more than ``COSINE_DROP`` of the outputs' cosine with those of the imported model.
 4. Errors are of the example inputs, against the imported model.
 
-Nothing is built or timed unless a weight pass, a pass of the user's own or tuning was asked for.
+Nothing is built or timed unless a weight pass, a pass of the user's own or tuning was asked for,
+nor where the recipe says what an earlier compilation found (:mod:`burnish.compiler.resolved`).
 """
 
 from __future__ import annotations
@@ -140,6 +141,7 @@ class Gate:
         self.config = config
         self.active = bool(
             config.do_no_harm
+            and config.resolved is None
             and imported.source.example_inputs
             and (
                 config.prune
@@ -175,12 +177,18 @@ class Gate:
             self._variant(mod)
 
     def judge(
-        self, before: tvm.IRModule, after: tvm.IRModule, row: Row, kind: str
+        self, before: tvm.IRModule, after: tvm.IRModule, row: Row, kind: str, place: int
     ) -> tuple[tvm.IRModule, Row]:
         """The module to go on with, and ``row`` with what was measured.
 
-        ``kind`` is the phase of a standard pass, or ``user``.
+        ``kind`` is the phase of a standard pass, or ``user``; ``place`` that of the row in the
+        report.
         """
+        if self.config.resolved is not None:
+            found = self.config.resolved.judgement(place, row.name)
+            if found is None:
+                return after, row
+            return (before if found.status == "undone" else after), found.applied_to(row)
         if not self.active or before.same_as(after) or row.status == "no change":
             return after, row
         old, new = self._variant(before), self._variant(after)

@@ -45,11 +45,11 @@ def run_passes(
             rows.append(row)
         if standard and phase.name in ("clean", "prune", "quantize", "precision"):
             place = _last_change(rows, len(standard))
-            graph, rows[place] = gate.judge(before, graph, rows[place], phase.name)
+            graph, rows[place] = gate.judge(before, graph, rows[place], phase.name, place)
         for step in own:
             before = graph
             graph, row = run_pass(step, graph, phase.name, target)
-            graph, row = gate.judge(before, graph, row, "user")
+            graph, row = gate.judge(before, graph, row, "user", len(rows))
             rows.append(row)
     mod = graph
     for phase in phases:

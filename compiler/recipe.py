@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,14 +66,19 @@ def parse(text_: str) -> CompileConfig:
     return CompileConfig(**data)
 
 
-def text(config: CompileConfig, *, drop_unnamed: bool) -> str:
-    """The recipe that :func:`parse` reads back as an equal config."""
+def text(config: CompileConfig, *, drop_unnamed: bool, notes: bool = True) -> str:
+    """The recipe that :func:`parse` reads back as an equal config.
+
+    ``notes`` says in comments what is left out.
+    """
     data: dict[str, Any] = {"schema": SCHEMA}
     dropped: list[str] = []
     for item in fields(config):
         value = getattr(config, item.name)
         if item.name == "passes":
             value = _pass_tables(value, dropped)
+        elif item.name == "resolved":
+            value = None if value is None else value.to_dict()
         elif item.name in SECTIONS:
             value = None if value is None else _section(value)
         elif item.name in ("evaluate", "calibration") and not isinstance(value, str | None):
@@ -86,8 +91,27 @@ def text(config: CompileConfig, *, drop_unnamed: bool) -> str:
             f"a recipe cannot say {', '.join(dropped)} given in code; register it "
             "(burnish.register_pass, register_evaluator, register_calibration) and give its name"
         )
-    notes = "".join(f"# left out, given in code without a name: {what}\n" for what in dropped)
-    return notes + tomli_w.dumps(data)
+    if config.resolved is not None:
+        dropped += [what for what in config.resolved.left_out if what not in dropped]
+    said = "".join(f"# left out, given in code without a name: {what}\n" for what in dropped)
+    return (said if notes else "") + tomli_w.dumps(data)
+
+
+def left_out(config: CompileConfig) -> tuple[str, ...]:
+    """What of a config was given in code, and has no name that a recipe could say."""
+    found: list[str] = []
+    _pass_tables(config.passes, found)
+    for name in ("calibration", "evaluate"):
+        if not isinstance(getattr(config, name), str | None):
+            found.append(name)
+    return tuple(found)
+
+
+def portable(config: CompileConfig) -> CompileConfig:
+    """The config without places of this machine."""
+    if config.tune is None or config.tune.work_dir is None:
+        return config
+    return replace(config, tune=replace(config.tune, work_dir=None))
 
 
 def _passes(items: Any) -> list[ExtraPass]:

@@ -71,13 +71,15 @@ class Optimized:
 class Tuned:
     """An optimized model with the kernels that measured faster than the default schedules.
 
-    ``best`` maps a kernel's structural hash to its schedule.
+    ``best`` maps a kernel's structural hash to its schedule; ``records`` is the sha256 of the
+    records of the tuning database that it was taken from.
     """
 
     optimized: Optimized
     best: Mapping[int, tirx.PrimFunc]
     report: Report
     tuning: Mapping[str, Any] | None = None
+    records: str | None = None
 
     @property
     def mod(self) -> tvm.IRModule:

@@ -51,6 +51,13 @@ def task_key(func: tirx.PrimFunc) -> int:
     return int(tvm_ffi.structural_hash(anonymous(func)))
 
 
+def schedule_key(func: tirx.PrimFunc) -> int:
+    """The hash by which the database knows a schedule that was chosen."""
+    if func.attrs is not None and "tirx.is_scheduled" in func.attrs:
+        func = func.without_attr("tirx.is_scheduled")
+    return task_key(func)
+
+
 def extract_tasks(mod: tvm.ir.IRModule) -> list[Task]:
     """The kernels that the Relax functions call by ``R.call_tir``, equal ones merged.
 
