@@ -26,6 +26,7 @@ from burnish.compiler.cache_key import NotCachedError, cache_key
 from burnish.compiler.config import CompileConfig, as_quantize
 from burnish.compiler.errors import ConfigError
 from burnish.compiler.importers import LoadedModel, load_model
+from burnish.compiler.resolved import Resolved
 from burnish.targets.target import CpuTarget, host, parse_target
 
 X = torch.randn(2, 20, generator=torch.Generator().manual_seed(1))
@@ -250,6 +251,7 @@ def other(value: object, name: str) -> object:
     """A value that differs from ``value``, valid or not."""
     if value is None:
         given = {"threads": 7, "prune": None, "quantize": as_quantize("int8")}
+        given["resolved"] = Resolved(kernels={"1": "2"})
         return given.get(name, "other")
     if isinstance(value, bool):
         return not value
