@@ -98,6 +98,12 @@ bench: $(READY) ## 19 models beside every peer and the machine's limit; an hour 
 bench-zoo: $(READY) ## every zoo model beside its baseline; wants a quiet machine
 	$(BIN)/python benchmarks/zoo.py
 
+.PHONY: runtime-wheel
+runtime-wheel: $(READY) ## burnish-runtime, which runs artifacts without TVM and torch: dist/*.whl
+	$(PIP) wheel -qq --no-deps --no-build-isolation -w dist ./runtime
+	rm -rf runtime/build runtime/*.egg-info
+	@ls -l dist/burnish_runtime-*.whl
+
 GPU_PYTHON ?= 3.12
 .PHONY: gpu-bundle
 gpu-bundle: cuda-compiler ## what benchmarks/gpu.py needs on a machine with a GPU: build/gpu-bundle.zip

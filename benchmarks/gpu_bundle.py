@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import tvm
 
 import burnish
 import burnish.models
 from burnish.compiler.environment import PINS
 from burnish.compiler.errors import BurnishError
+from burnish.runtime.native import library_folder
+from burnish.runtime.pins import LIBRARIES
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
@@ -36,7 +37,6 @@ from gpu_weights import recipes  # noqa: E402
 LIMIT = 60 * 1000 * 1000
 """Bytes of the whole bundle, packed."""
 SCRIPTS = ("gpu.py", "gpu_cases.py", "gpu_runtime.py", "gpu_weights.py")
-RUNTIME = ("libtvm_runtime.so", "libtvm_runtime_cuda.so")
 
 
 def main() -> None:
@@ -73,8 +73,8 @@ def put_runtime(folder: Path, python: str) -> None:
     ignored = shutil.ignore_patterns("weights", "__pycache__", "*.toml", "*.txt", "*.json", "*.cc")
     shutil.copytree(models, folder / "burnish/models", ignore=ignored)
     (folder / "lib").mkdir()
-    for library in RUNTIME:
-        shutil.copy(Path(tvm.__path__[0]) / "lib" / library, folder / "lib" / library)
+    for library in LIBRARIES:
+        shutil.copy(library_folder() / library, folder / "lib" / library)
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile"]
     command += ["--only-binary=:all:", f"--python-version={python}", "--implementation=cp"]
     command += [f"--platform=manylinux_2_{minor}_x86_64" for minor in (28, 24, 17)]

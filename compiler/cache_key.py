@@ -38,7 +38,7 @@ from burnish.targets.choose import Target
 
 SCHEMA = 1
 DISTRIBUTIONS = ("torch", "numpy", "onnx", "onnxruntime")
-SOURCES = ("compiler", "passes", "targets")
+SOURCES = ("compiler", "passes", "runtime", "targets")
 """Subpackages whose files decide what is compiled."""
 
 

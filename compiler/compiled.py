@@ -14,7 +14,6 @@ import tvm
 import tvm_ffi
 from tvm import relax
 
-from burnish.compiler import random_keys, threads
 from burnish.compiler.config import CompileConfig
 from burnish.compiler.errors import TargetError
 from burnish.compiler.libraries import TENSORRT
@@ -25,6 +24,7 @@ from burnish.compiler.signature import Signature
 from burnish.compiler.stages import Source
 from burnish.compiler.tensors import InputSlot, address, give, given_array
 from burnish.compiler.waterfall import Report
+from burnish.runtime import random_keys, threads
 from burnish.targets.choose import Target
 from burnish.targets.cpu import pool
 from burnish.targets.cuda import libraries as cuda_libraries

@@ -17,9 +17,8 @@ import numpy as np
 from tvm import relax, te, tirx
 from tvm.ir import Expr
 
-RANDOM_KEY = "burnish.random_key"
-"""The packed function that gives a key for a call: ``[operator, seed] -> [2]``, both int64."""
-NO_SEED = -1
+from burnish.runtime.random_keys import NO_SEED, RANDOM_KEY
+
 _MASK = 0xFFFFFFFF
 
 

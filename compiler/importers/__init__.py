@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import tvm
 
-from burnish.compiler import random_keys
 from burnish.compiler.errors import BurnishError, ImportModelError
 from burnish.compiler.importers.files import SUFFIXES, Params, check_no_params, load_file
 from burnish.compiler.importers.keras_file import KerasFile, KerasModule, with_variable_names
 from burnish.compiler.importers.model_file import ModelFile
 from burnish.compiler.importers.survey import Survey, surveyed
 from burnish.compiler.signature import Signature
+from burnish.runtime import random_keys
 
 if TYPE_CHECKING:
     import onnx

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,11 @@ import tvm_ffi
 from tvm import tirx
 from tvm.tirx import Evaluate, For, ForKind, SeqStmt, Stmt
 
+from burnish.runtime.replay import REPLAY
+from burnish.runtime.threads import AVAILABLE, JOIN, THREADS
 from burnish.targets import native
 
 SOURCES = tuple(Path(__file__).with_name(name) for name in ("pool.c", "replay.c"))
-AVAILABLE = sys.platform == "linux"
-"""Whether the pool is written for this system; elsewhere libraries keep TVM's."""
-
-JOIN, THREADS, REPLAY = "burnish_join_pool", "burnish_threads", "burnish_replay"
-"""Names of the functions a library has beside its kernels; see the sources."""
 
 
 def compile_linked(compiler: str, folder: Path) -> list[str]:
@@ -60,3 +56,14 @@ def announce_iterations(func: tirx.PrimFunc, _mod: Any, _ctx: Any) -> tirx.PrimF
         return SeqStmt([Evaluate(tirx.call_extern("int32", "burnish_iterations", extent)), loop])
 
     return func.with_body(tvm_ffi.structural_map(func.body, [(For, announced)], order="post"))
+
+
+__all__ = [
+    "AVAILABLE",
+    "JOIN",
+    "REPLAY",
+    "SOURCES",
+    "THREADS",
+    "announce_iterations",
+    "compile_linked",
+]

@@ -19,7 +19,7 @@ from tvm import tirx
 from tvm.script import tirx as T
 from tvm.support import cc
 
-from burnish.compiler import threads as process_threads
+from burnish.runtime import threads as process_threads
 from burnish.targets.cpu import pool
 
 

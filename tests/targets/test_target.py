@@ -8,6 +8,7 @@ import re
 import pytest
 import tvm
 
+from burnish.runtime import cores as cores_of
 from burnish.targets import isa
 from burnish.targets import target as targets
 from burnish.targets.target import host, missing_features, parse_target
@@ -207,8 +208,8 @@ def test_caches_are_known_by_name(mcpu, l1, l2):
     ],
 )
 def test_a_quota_of_processor_time_counts_as_cores(monkeypatch, tmp_path, quota, cores):
-    monkeypatch.setattr(targets.os, "sched_getaffinity", lambda _pid: set(range(64)))
-    monkeypatch.setattr(targets, "_QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr(cores_of.os, "sched_getaffinity", lambda _pid: set(range(64)))
+    monkeypatch.setattr(cores_of, "QUOTA", tmp_path / "cpu.max")
     assert targets.usable_cores() == 64
     (tmp_path / "cpu.max").write_text(quota)
     assert targets.usable_cores() == cores

@@ -2,36 +2,41 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
+from typing import Any
 
-import tvm
+import tvm_ffi
 
-from burnish.targets.cpu import pool
+AVAILABLE = sys.platform == "linux"
+"""Whether the pool is written for this system; elsewhere libraries keep TVM's."""
+JOIN, THREADS = "burnish_join_pool", "burnish_threads"
+"""Functions of a library that set its pool, and its threads."""
 
 _lock = threading.Lock()
-_lender: tvm.runtime.Module | None = None
+_lender: Any = None
 """The library whose pool all run on; kept, since its threads run its code."""
 _address = 0
 _ANY_CORE = -3
 
 
-def adopt(library: tvm.runtime.Module) -> Callable[[int], object]:
+def adopt(library: Any) -> Callable[[int], object]:
     """Let a loaded library run its loops on this process's pool.
 
     The result sets how many threads the loops of the library may use.
     """
     global _lender, _address
-    if not pool.AVAILABLE:
+    if not AVAILABLE:
         return tvm_threads
-    join = library.get_function(pool.JOIN, query_imports=True)
+    join = library.get_function(JOIN, query_imports=True)
     with _lock:
         address = int(join(_address))
         if _lender is None:
             _lender, _address = library, address
-    return library.get_function(pool.THREADS, query_imports=True)
+    return library.get_function(THREADS, query_imports=True)
 
 
 def tvm_threads(threads: int) -> None:
     """Give TVM's pool this many threads: it is what libraries run on where ours is not written."""
-    tvm.get_global_func("runtime.config_threadpool")(_ANY_CORE, threads)
+    tvm_ffi.get_global_func("runtime.config_threadpool")(_ANY_CORE, threads)

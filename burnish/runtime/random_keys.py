@@ -1,8 +1,8 @@
 """Keys of random numbers: a new one for each call of each operator that draws.
 
-Kernels turn a key and an element's place into numbers (:mod:`burnish.passes.draws`); a key is all
-that changes from call to call. The n-th key of an operator with a seed is the same in every
-process; without one, the seed is the process's own.
+Kernels turn a key and an element's place into numbers; a key is all that changes from call to
+call. The n-th key of an operator with a seed is the same in every process; without one, the seed
+is the process's own.
 """
 
 from __future__ import annotations
@@ -13,21 +13,24 @@ import os
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
-import tvm
 import tvm_ffi
 
-from burnish.passes.draws import NO_SEED, RANDOM_KEY
+from . import tensors
 
+RANDOM_KEY = "burnish.random_key"
+"""The packed function that gives a key for a call: ``[operator, seed] -> [2]``, both int64."""
+NO_SEED = -1
 _OWN = os.urandom(16)
 _LOCK = threading.Lock()
 _CALLS: dict[bytes, Iterator[int]] = defaultdict(itertools.count)
 
 
-def random_key(source: tvm.runtime.Tensor) -> tvm.runtime.Tensor:
+def random_key(source: Any) -> Any:
     """``[operator, seed] int64 -> two numbers of 32 bits, int64``, on the device of the first."""
-    numbers = source.numpy()
+    numbers = tensors.read(source)
     name = numbers.tobytes()
     with _LOCK:
         count = next(_CALLS[name])
@@ -35,7 +38,7 @@ def random_key(source: tvm.runtime.Tensor) -> tvm.runtime.Tensor:
     own = _OWN if numbers[1] == NO_SEED else b""
     digest = hashlib.blake2b(name + own + count.to_bytes(8, "little"), digest_size=8).digest()
     key = np.frombuffer(digest, "<u4").astype(np.int64)
-    return tvm.runtime.tensor(key, device=source.device)
+    return tensors.filled(key, (2,), "int64", source.device)
 
 
 def register() -> None:

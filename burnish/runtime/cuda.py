@@ -1,0 +1,75 @@
+"""Calling a library on an NVIDIA GPU: inputs to the device, outputs back."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from collections.abc import Sequence
+from typing import Any
+
+_ARCH = re.compile(r"sm_(\d{2,3})[a-z]?")
+
+
+def device_capability() -> int | str:
+    """Compute capability of the first GPU, 90 for 9.0, or why there is none."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return "it needs an NVIDIA driver (libcuda.so.1), and there is none"
+    code = driver.cuInit(0)
+    device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+    code = code or driver.cuDeviceGet(ctypes.byref(device), 0)
+    code = code or driver.cuDeviceGetAttribute(ctypes.byref(major), 75, device)
+    code = code or driver.cuDeviceGetAttribute(ctypes.byref(minor), 76, device)
+    if code:
+        return f"it needs an NVIDIA GPU, and the driver finds none (CUDA error {code})"
+    return major.value * 10 + minor.value
+
+
+def why_no_gpu(arches: Any) -> str:
+    """Why this machine cannot run a model built for these architectures; empty where it can."""
+    listed = arches if isinstance(arches, list) else []
+    found = [_ARCH.fullmatch(arch) for arch in listed if isinstance(arch, str)]
+    built = [int(match[1]) for match in found if match]
+    if not built:
+        return "it names no architecture"
+    here = device_capability()
+    if isinstance(here, str):
+        return here
+    if here < min(built):
+        return f"it is built for {', '.join(listed)}, and this machine's GPU is an sm_{here}"
+    return ""
+
+
+class OnGpu:
+    """``main`` of a library on the first GPU; its weights stay there."""
+
+    def __init__(self, library: Any, weights: Sequence[Any]) -> None:
+        import tvm_ffi
+
+        from .machine import CUDA, machine_of
+
+        self._gpu, self._cpu = tvm_ffi.device("cuda", 0), tvm_ffi.device("cpu", 0)
+        self._copy = tvm_ffi.get_global_func("runtime.TVMTensorCopyFromTo")
+        self._wait = tvm_ffi.get_global_func("runtime.Device_StreamSync")
+        self._main = machine_of(library, CUDA)["main"]
+        self._weights = tvm_ffi.convert([self._on(self._gpu, value) for value in weights])
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Outputs on the host, for inputs there; the last argument, the weights, is not read."""
+        from . import tensors
+
+        result = self._main(
+            *(self._on(self._gpu, value) for value in arguments[:-1]), self._weights
+        )
+        found = [result] if tensors.is_tensor(result) else list(result)
+        back = [self._on(self._cpu, value) for value in found]
+        self._wait(self._gpu, 0)
+        return back
+
+    def _on(self, device: Any, value: Any) -> Any:
+        from . import tensors
+
+        copy = tensors.empty(tuple(map(int, value.shape)), str(value.dtype), device)
+        self._copy(value, copy)
+        return copy
