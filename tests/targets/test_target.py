@@ -161,7 +161,7 @@ def test_a_target_elsewhere_says_why(monkeypatch):
 def test_what_a_hypervisor_hides_is_not_used():
     """LLVM knows a CPU by its model: the kernel's flags say what is left of it."""
     features = parse_target("llvm -mcpu=znver5").features()
-    flags = {isa._X86_FLAGS[f] for f in features if f in isa._X86_FLAGS}
+    flags = {isa.FLAGS["x86_64"][f] for f in features if f in isa.FLAGS["x86_64"]}
     assert isa.corrections(features, frozenset(flags), known=True) == ()
     less = frozenset(flag for flag in flags if not flag.startswith("avx512"))
     hidden = isa.corrections(features, less, known=True)
