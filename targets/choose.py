@@ -57,7 +57,7 @@ def described_target(described: Mapping[str, Any]) -> Target:
 
 
 def resolved_target(asked: str | Target, described: Mapping[str, Any]) -> Target:
-    """The target that a recipe was resolved for, where just ``cpu`` is asked; else what is asked."""
+    """What a recipe was resolved for, where just ``cpu`` is asked; else what is asked."""
     if isinstance(asked, str) and asked.strip() == "cpu":
         return _of_recipe(described)
     return choose_target(asked)

@@ -29,7 +29,13 @@ def load(path: str | os.PathLike[str], sha256: str | None = None) -> Model:
     """
     artifact = read_artifact(path, sha256=sha256)
     check_machine(artifact)
+    recipe = _recipe(artifact)
     kind = artifact.manifest.target["kind"]
+    if recipe.get("libraries"):
+        raise ArtifactError(
+            f"{artifact.path} calls {recipe['libraries']!r:.80}: this runtime has no such library; "
+            "load it with burnish"
+        )
     if kind == "cpu":
         native.open_runtime()
     elif kind == "cuda":
@@ -42,7 +48,10 @@ def load(path: str | os.PathLike[str], sha256: str | None = None) -> Model:
             f"{artifact.path} is for {kind!r:.80}: this runtime runs models for cpu and cuda; "
             "load it with burnish"
         )
-    return Model(artifact, unpacked(artifact))
+    asked = recipe.get("threads")
+    target = artifact.manifest.target
+    own = target["name"] == "cpu" and asked is None
+    return Model(artifact, unpacked(artifact), host_threads() if own else int(target["threads"]))
 
 
 class Model:
@@ -53,7 +62,7 @@ class Model:
     itself.
     """
 
-    def __init__(self, artifact: Artifact, library: Path) -> None:
+    def __init__(self, artifact: Artifact, library: Path, threads: int) -> None:
         import tvm_ffi
 
         from . import random_keys, tensors
@@ -74,7 +83,7 @@ class Model:
             if self.manifest.target["kind"] == "cpu":
                 from .machine import machine_of
 
-                self._threads = _threads(artifact)
+                self._threads = threads
                 self._use_threads = adopt(self._library)
                 random_keys.register()
                 self._run = machine_of(self._library)["main"]
@@ -149,14 +158,11 @@ def _array(value: Any) -> np.ndarray:
     return np.asarray(value)
 
 
-def _threads(artifact: Artifact) -> int:
-    """Threads it was compiled with; where none were asked for, those of this machine."""
-    target = artifact.manifest.target
+def _recipe(artifact: Artifact) -> dict[str, Any]:
     try:
-        asked = tomllib.loads(artifact.recipe).get("threads")
+        return tomllib.loads(artifact.recipe)
     except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{artifact.path} is damaged: its recipe is no TOML") from error
-    return host_threads() if target["name"] == "cpu" and asked is None else int(target["threads"])
 
 
 def _nothing(_threads: int) -> None:

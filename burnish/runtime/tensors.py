@@ -49,7 +49,7 @@ def _pointer(array: np.ndarray) -> Any:
 
 
 def read(tensor: Any) -> np.ndarray:
-    """The elements of a tensor: a view where it is on the CPU and NumPy has the dtype, else a copy."""
+    """The elements: a view where they are on the CPU and NumPy has the dtype, else a copy."""
     dtype = numpy_dtype(str(tensor.dtype))
     here = tensor.device.dlpack_device_type() == CPU
     if here and dtype.isbuiltin == 1 and dtype != np.bool_:
