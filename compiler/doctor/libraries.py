@@ -30,6 +30,7 @@ LIBRARIES = {
     "openvino": Library("a peer in benchmarks", "burnish[bench]"),
     "keras": Library("reads .keras files", "burnish[keras]"),
     "tflite": Library("reads TFLite files", "burnish[tflite]"),
+    "ai_edge_litert": Library("the baseline of TFLite files", "burnish[bench]"),
     "tensorflow": Library("reads SavedModels", "burnish[tensorflow]"),
     "transformers": Library("brings models, needed by the tests only", "transformers"),
     "tokenizers": Library("tokenizes text for the zoo", "burnish[zoo]"),

@@ -60,32 +60,79 @@ def tensorflow() -> object:
     return tf.function(tf.nn.relu)(_input()).numpy()
 
 
-def tflite() -> object:
-    """Write a model of one tensor of shape [3], and read it."""
+def _lite_relu() -> bytes:
+    """A TFLite model ``y = relu(x)`` over two floats."""
     import flatbuffers
     import tflite as fb
 
-    builder = flatbuffers.Builder(256)
-    fb.TensorStartShapeVector(builder, 1)
-    builder.PrependInt32(3)
-    shape = builder.EndVector()
-    fb.TensorStart(builder)
-    fb.TensorAddShape(builder, shape)
-    tensor = fb.TensorEnd(builder)
-    fb.SubGraphStartTensorsVector(builder, 1)
-    builder.PrependUOffsetTRelative(tensor)
-    tensors = builder.EndVector()
+    builder = flatbuffers.Builder(512)
+
+    def vector(start: Any, values: list[int], add: Any) -> int:
+        start(builder, len(values))
+        for value in reversed(values):
+            add(value)
+        return builder.EndVector()
+
+    def tables(start: Any, values: list[int]) -> int:
+        return vector(start, values, builder.PrependUOffsetTRelative)
+
+    def numbers(start: Any, *values: int) -> int:
+        return vector(start, list(values), builder.PrependInt32)
+
+    tensors = []
+    for _ in range(2):
+        shape = numbers(fb.TensorStartShapeVector, 2)
+        fb.TensorStart(builder)
+        fb.TensorAddShape(builder, shape)
+        fb.TensorAddType(builder, fb.TensorType.FLOAT32)
+        tensors.append(fb.TensorEnd(builder))
+    given = numbers(fb.OperatorStartInputsVector, 0)
+    made = numbers(fb.OperatorStartOutputsVector, 1)
+    fb.OperatorStart(builder)
+    fb.OperatorAddInputs(builder, given)
+    fb.OperatorAddOutputs(builder, made)
+    operators = tables(fb.SubGraphStartOperatorsVector, [fb.OperatorEnd(builder)])
+    listed = tables(fb.SubGraphStartTensorsVector, tensors)
+    inputs = numbers(fb.SubGraphStartInputsVector, 0)
+    outputs = numbers(fb.SubGraphStartOutputsVector, 1)
     fb.SubGraphStart(builder)
-    fb.SubGraphAddTensors(builder, tensors)
-    graph = fb.SubGraphEnd(builder)
-    fb.ModelStartSubgraphsVector(builder, 1)
-    builder.PrependUOffsetTRelative(graph)
-    graphs = builder.EndVector()
+    fb.SubGraphAddTensors(builder, listed)
+    fb.SubGraphAddInputs(builder, inputs)
+    fb.SubGraphAddOutputs(builder, outputs)
+    fb.SubGraphAddOperators(builder, operators)
+    graphs = tables(fb.ModelStartSubgraphsVector, [fb.SubGraphEnd(builder)])
+    fb.OperatorCodeStart(builder)
+    fb.OperatorCodeAddDeprecatedBuiltinCode(builder, fb.BuiltinOperator.RELU)
+    fb.OperatorCodeAddBuiltinCode(builder, fb.BuiltinOperator.RELU)
+    codes = tables(fb.ModelStartOperatorCodesVector, [fb.OperatorCodeEnd(builder)])
+    fb.BufferStart(builder)
+    buffers = tables(fb.ModelStartBuffersVector, [fb.BufferEnd(builder)])
     fb.ModelStart(builder)
+    fb.ModelAddVersion(builder, 3)
+    fb.ModelAddOperatorCodes(builder, codes)
     fb.ModelAddSubgraphs(builder, graphs)
+    fb.ModelAddBuffers(builder, buffers)
     builder.Finish(fb.ModelEnd(builder), b"TFL3")
-    model = fb.Model.GetRootAs(bytes(builder.Output()), 0)
-    return [0.0, float(model.Subgraphs(0).Tensors(0).Shape(0))]
+    return bytes(builder.Output())
+
+
+def tflite() -> object:
+    """Write a model, and read it."""
+    import tflite as fb
+
+    graph = fb.Model.GetRootAs(_lite_relu(), 0).Subgraphs(0)
+    return [float(graph.Inputs(0)), float(graph.Outputs(0) + graph.Tensors(1).Shape(0))]
+
+
+def ai_edge_litert() -> object:
+    """Run a model."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_content=_lite_relu(), num_threads=1)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(0, _input())
+    interpreter.invoke()
+    return interpreter.get_tensor(1)
 
 
 def transformers() -> object:
@@ -118,9 +165,11 @@ def xgboost() -> object:
 
 
 TRIALS = (
-    *(onnx, onnxruntime, openvino, keras, tensorflow, tflite, transformers, tokenizers, xgboost),
+    *(onnx, onnxruntime, openvino, keras, tensorflow, tflite, ai_edge_litert, transformers),
+    *(tokenizers, xgboost),
 )
 DISTRIBUTIONS = {
+    "ai_edge_litert": ("ai-edge-litert",),
     "tensorflow": ("tensorflow", "tensorflow-cpu"),
     "xgboost": ("xgboost-cpu", "xgboost"),
 }

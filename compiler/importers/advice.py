@@ -33,8 +33,9 @@ def onnx_remedy(domain: str) -> str:
     if domain in ("", "ai.onnx"):
         return "export the model with an operator that has a converter in its place"
     return (
-        f"export without the operators of {domain}, or put their definition into the model as a "
-        "function, which is written out"
+        f"export without the operators of {domain}, put their definition into the model as a "
+        "function, which is written out, or register a converter: burnish.register_converter("
+        f"'{domain}::OP', fn, format='onnx')"
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 PROGRAMS = {"nvdisasm": ("-c",), "cuobjdump": ("-sass",)}
 """Best first: programs, and what to call them with before the file."""
-INSTALL = "pip install nvidia-cuda-nvdisasm"
+INSTALL = "pip install 'burnish[cuda]' (nvidia-cuda-nvdisasm)"
 _SECONDS = 120
 
 
