@@ -82,7 +82,7 @@ class Compiled:
                 self._to_record = pool.AVAILABLE and not signature.symbols
             else:
                 if config.libraries:
-                    cuda_libraries.offer_blas()
+                    cuda_libraries.offer_libraries()
                 if TENSORRT in config.libraries:
                     from burnish.compiler.external import tensorrt
 

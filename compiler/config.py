@@ -88,8 +88,9 @@ class CompileConfig:
     ``fold_onnx``   fix and fold the shapes of an ONNX file before its import.
     ``exact_conv``  sum convolutions term by term; else 3x3 ones may take Winograd's form, of fewer
                     operations, whose error stays within 1e-5 of the largest output.
-    ``libraries``   on CUDA, what a tuned library computes in a kernel's place: "cublas", single
-                    products of it, or "auto" to measure (:mod:`burnish.compiler.library_choice`).
+    ``libraries``   on CUDA, what a tuned library computes in a kernel's place: "cublas",
+                    "cudnn", single operations, "tensorrt", or "auto" to measure
+                    (:mod:`burnish.compiler.library_choice`).
     ``resolved``    what an earlier compilation measured and chose, from the recipe in its artifact
                     (:mod:`burnish.compiler.resolved`): nothing is measured again.
 

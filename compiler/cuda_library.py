@@ -17,7 +17,7 @@ import tvm_ffi
 from tvm import relax
 
 from burnish.compiler.device_executable import device_executable
-from burnish.targets.cuda import blas, fatbin, nvrtc, payload
+from burnish.targets.cuda import called, fatbin, nvrtc, payload
 from burnish.targets.cuda.resources import Resources, resources
 from burnish.targets.cuda.source import prepared
 from burnish.targets.cuda.target import CudaTarget
@@ -60,25 +60,25 @@ def build_cuda_library(
         return _assembly(content, Path(workspace))
 
     path = folder / "lib.so"
-    linked = [blas.compile_linked(compiler, folder)] if calls_blas(mod) else []
+    linked = called.compile_linked(called_functions(mod), compiler, folder)
     executable.export_library(str(path), fpack_imports=pack, addons=[*linked], cc=compiler)
     for file in linked:
         Path(file).unlink()
     return Library(path, found)
 
 
-def calls_blas(mod: tvm.IRModule) -> bool:
-    """Whether the graph hands a product to the function of ``blas.c``."""
-    calls: list[object] = []
+def called_functions(mod: tvm.IRModule) -> set[str]:
+    """Names of the functions outside the module that its graph calls."""
+    names: set[str] = set()
 
     def visit(expr: relax.Expr) -> None:
-        if isinstance(expr, relax.ExternFunc) and str(expr.global_symbol) == blas.SYMBOL:
-            calls.append(expr)
+        if isinstance(expr, relax.ExternFunc):
+            names.add(str(expr.global_symbol))
 
     for func in mod.functions.values():
         if isinstance(func, relax.Function):
             relax.analysis.post_order_visit(func, visit)
-    return bool(calls)
+    return names
 
 
 def _compiled(

@@ -9,9 +9,8 @@ from burnish.compiler.errors import ConfigError, TargetError
 
 if TYPE_CHECKING:
     from burnish.targets.choose import Target
-    from burnish.targets.cuda.blas import Product
+    from burnish.targets.cuda.called import Operation
 
-LIBRARY = "cublas"
 TENSORRT = "tensorrt"
 AUTO = "auto"
 
@@ -21,22 +20,16 @@ def as_libraries(given: object) -> tuple[str, ...]:
     names = (given,) if isinstance(given, str) else given
     if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
         raise ConfigError(f"libraries must be a list of names, got {given!r}")
+    from burnish.targets.cuda.called import LIBRARIES, check_name
+
     for name in names:
-        library, _, key = name.partition(":")
         if name == TENSORRT or (name == AUTO and len(names) == 1):
             continue
-        if library != LIBRARY or name == f"{LIBRARY}:":
-            raise ConfigError(
-                f"libraries: {name!r} is unknown; known: {LIBRARY}, {LIBRARY}:PRODUCT, {TENSORRT}, "
-                f"and {AUTO} alone"
-            )
-        if key:
-            from burnish.targets.cuda.blas import check_key
-
-            try:
-                check_key(key)
-            except ValueError as error:
-                raise ConfigError(f"libraries: {error}") from error
+        try:
+            check_name(name)
+        except ValueError as error:
+            known = ", ".join([*LIBRARIES, f"{LIBRARIES[0]}:OPERATION", TENSORRT])
+            raise ConfigError(f"libraries: {error}; known: {known}, and {AUTO} alone") from error
     return tuple(names)
 
 
@@ -57,14 +50,12 @@ def check_libraries(libraries: Sequence[str], target: Target) -> None:
         )
     if why:
         raise TargetError(
-            f'libraries="{AUTO}" measures on this machine, but {why}: say libraries="{LIBRARY}", '
+            f'libraries="{AUTO}" measures on this machine, but {why}: say libraries="cublas", '
             "or give a recipe that was finished on a machine with the GPU"
         )
 
 
-def chooser(libraries: Sequence[str]) -> Callable[[Product], bool]:
-    """Whether a product is the library's."""
-    if LIBRARY in libraries:
-        return lambda product: True
-    keys = {name.partition(":")[2] for name in libraries}
-    return lambda product: product.key in keys
+def chooser(libraries: Sequence[str]) -> Callable[[Operation], bool]:
+    """Whether an operation is a library's."""
+    names = frozenset(libraries)
+    return lambda one: one.library in names or f"{one.library}:{one.key}" in names

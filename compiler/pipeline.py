@@ -13,7 +13,7 @@ from tvm.relax import transform as T
 from burnish.compiler.config import CompileConfig
 from burnish.compiler.libraries import TENSORRT, chooser
 from burnish.compiler.precision import STORED
-from burnish.passes.call_blas import CallBlas
+from burnish.passes.call_library import CallLibrary
 from burnish.passes.channels_last import FoldPadding, PutChannelsLast, WidenConv1d
 from burnish.passes.clean import DropUnusedWeights
 from burnish.passes.conv3d import FlattenConv3d
@@ -133,7 +133,7 @@ def _contractions_cpu(target: CpuTarget, config: CompileConfig) -> tuple[Pass, .
 
 
 def _contractions_gpu(target: Target, config: CompileConfig) -> tuple[Pass, ...]:
-    calls = (CallBlas(chooser(config.libraries)),) if config.libraries else ()
+    calls = (CallLibrary(chooser(config.libraries)),) if config.libraries else ()
     # TVM's own running sums count on threads of a warp that wait for each other; OpenCL has none.
     operators = (LowerOperators(),) if isinstance(target, OpenclTarget) else ()
     return (*calls, LowerContractions(), WidenNorms(), *operators)

@@ -107,8 +107,8 @@ Libraries = Annotated[
     typer.Option(
         "--libraries",
         metavar="NAME",
-        help="On CUDA, what a tuned library computes: cublas, cublas:PRODUCT (may be repeated), "
-        "or auto to measure on this machine's GPU.",
+        help="On CUDA, what tuned libraries compute: cublas, cudnn, cublas:OPERATION, tensorrt "
+        "(may be repeated), or auto to measure on this machine's GPU.",
     ),
 ]
 Register = Annotated[

@@ -7,15 +7,9 @@
 //
 // cuBLASLt counts in columns: a packed row-major matrix is its transpose there, so out' = b' a'.
 
-#include <dlfcn.h>
 #include <pthread.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
-#include <tvm/ffi/c_api.h>
-#include <tvm/ffi/extra/c_env_api.h>
+#include "nvidia.h"
 
 enum { A_TURNED = 1, B_TURNED = 2, BIAS = 4, RELU = 8, GELU_TANH = 16 };
 enum { NO_TRANSPOSE = 0, TRANSPOSE = 1 };
@@ -77,29 +71,8 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static Plan* plans;
 static Space* spaces;
 
-static int fail(const char* kind, const char* format, ...) {
-  char said[512];
-  va_list rest;
-  va_start(rest, format);
-  vsnprintf(said, sizeof said, format, rest);
-  va_end(rest);
-  TVMFFIErrorSetRaisedFromCStr(kind, said);
-  return -1;
-}
-
-static void* opened(const char* variable, const char* const* names) {
-  const char* own = getenv(variable);
-  if (own && *own) return dlopen(own, RTLD_NOW | RTLD_LOCAL);
-  for (; *names; ++names) {
-    void* found = dlopen(*names, RTLD_NOW | RTLD_LOCAL);
-    if (found) return found;
-  }
-  return NULL;
-}
-
 static int open_libraries(void) {
   static const char* const blas_names[] = {"libcublasLt.so.13", "libcublasLt.so.12", NULL};
-  static const char* const driver_names[] = {"libcuda.so.1", NULL};
   if (api.matmul) return 0;
   void* blas = opened("BURNISH_CUBLASLT", blas_names);
   if (!blas)
@@ -107,13 +80,9 @@ static int open_libraries(void) {
                 "this model calls cuBLASLt, which is not to be opened (%s): pip install "
                 "nvidia-cublas, or say where it is in BURNISH_CUBLASLT",
                 dlerror());
-  void* driver = opened("BURNISH_CUDA_DRIVER", driver_names);
+  void* driver = opened_driver();
   if (!driver) return fail("RuntimeError", "no NVIDIA driver is to be opened (%s)", dlerror());
-  const struct {
-    void* library;
-    const char* name;
-    void* place;
-  } wanted[] = {
+  const Wanted wanted[] = {
       {blas, "cublasLtCreate", &api.create},
       {blas, "cublasLtMatmulDescCreate", &api.desc_create},
       {blas, "cublasLtMatmulDescSetAttribute", &api.desc_set},
@@ -126,12 +95,7 @@ static int open_libraries(void) {
       // The last one, as `api.matmul` says that all are there.
       {blas, "cublasLtMatmul", &api.matmul},
   };
-  for (size_t i = 0; i < sizeof wanted / sizeof *wanted; ++i) {
-    void* found = dlsym(wanted[i].library, wanted[i].name);
-    if (!found) return fail("RuntimeError", "NVIDIA's library has no function %s", wanted[i].name);
-    memcpy(wanted[i].place, &found, sizeof found);
-  }
-  return 0;
+  return find_all(wanted, sizeof wanted / sizeof *wanted);
 }
 
 static int64_t outer(const DLTensor* tensor) {
@@ -140,30 +104,12 @@ static int64_t outer(const DLTensor* tensor) {
   return count;
 }
 
-static int packed(const DLTensor* tensor) {
-  int64_t stride = 1;
-  if (!tensor->strides) return 1;
-  for (int i = tensor->ndim - 1; i >= 0; --i) {
-    if (tensor->shape[i] != 1 && tensor->strides[i] != stride) return 0;
-    stride *= tensor->shape[i];
-  }
-  return 1;
-}
-
-static char* start(const DLTensor* tensor) { return (char*)tensor->data + tensor->byte_offset; }
-
 static int64_t alignment(const void* address) {
   uintptr_t low = (uintptr_t)address & -(uintptr_t)address;
   return low == 0 || low > FULL_ALIGNMENT ? FULL_ALIGNMENT : (int64_t)low;
 }
 
-static int type_of(DLDataType dtype) {
-  if (dtype.lanes != 1) return -1;
-  if (dtype.code == kDLFloat && dtype.bits == 32) return R_32F;
-  if (dtype.code == kDLFloat && dtype.bits == 16) return R_16F;
-  if (dtype.code == kDLBfloat && dtype.bits == 16) return R_16BF;
-  return -1;
-}
+static int type_of(const DLTensor* tensor) { return by_type(tensor, R_32F, R_16F, R_16BF); }
 
 #define TRY(call)                                                                        \
   do {                                                                                   \
@@ -256,14 +202,6 @@ static int run(const Problem* problem, const char* a, const char* b, const char*
   return 0;
 }
 
-static const DLTensor* tensor_of(const TVMFFIAny* value) {
-  if (value->type_index == kTVMFFIDLTensorPtr) return value->v_ptr;
-  // A tensor object is its header, then the tensor.
-  if (value->type_index == kTVMFFITensor)
-    return (const DLTensor*)((const char*)value->v_obj + sizeof(TVMFFIObject));
-  return NULL;
-}
-
 __attribute__((visibility("default"))) int __tvm_ffi_burnish_cublas_matmul(
     void* self, const TVMFFIAny* args, int32_t count, TVMFFIAny* result) {
   (void)self;
@@ -280,18 +218,18 @@ __attribute__((visibility("default"))) int __tvm_ffi_burnish_cublas_matmul(
   for (int i = 0; i < 3 + has_bias; ++i) {
     if (!tensors[i] || tensors[i]->ndim < (i < 3 ? 2 : 1) || !packed(tensors[i]))
       return fail("TypeError", "burnish_cublas_matmul: tensor %d is not a packed matrix", i);
-    if (type_of(tensors[i]->dtype) != type_of(tensors[0]->dtype))
+    if (!same_type(tensors[i], tensors[0]))
       return fail("TypeError", "burnish_cublas_matmul: tensor %d is of another type", i);
   }
   const DLTensor *a = tensors[0], *b = tensors[1], *out = tensors[2], *bias = tensors[3];
-  if (type_of(a->dtype) < 0) return fail("TypeError", "burnish_cublas_matmul: unsupported type");
+  if (type_of(a) < 0) return fail("TypeError", "burnish_cublas_matmul: unsupported type");
   int a_turned = (flags & A_TURNED) != 0, b_turned = (flags & B_TURNED) != 0;
   Problem p;
   memset(&p, 0, sizeof p);
   p.m = a->shape[a->ndim - 2 + a_turned], p.k = a->shape[a->ndim - 1 - a_turned];
   p.n = b->shape[b->ndim - 1 - b_turned];
   int64_t a_count = outer(a), b_count = outer(b);
-  p.batch = outer(out), p.type = type_of(a->dtype), p.flags = flags;
+  p.batch = outer(out), p.type = type_of(a), p.flags = flags;
   if (b->shape[b->ndim - 2 + b_turned] != p.k || out->shape[out->ndim - 2] != p.m ||
       out->shape[out->ndim - 1] != p.n || (a_count != p.batch && a_count != 1) ||
       (b_count != p.batch && b_count != 1) || (bias && (outer(bias) != 1 || bias->shape[bias->ndim - 1] != p.n)))

@@ -7,14 +7,10 @@ neither building nor loading needs it.
 from __future__ import annotations
 
 import re
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
-from burnish.targets.native import ffi_includes
-
-SYMBOL = "burnish_cublas_matmul"
-SOURCE = Path(__file__).with_name("blas.c")
 DTYPES = ("float16", "bfloat16", "float32")
 ACTIVATIONS = {"": 0, "relu": 8, "gelu_tanh": 16}
 """What cuBLASLt applies after a product, and its bit in the flags of ``blas.c``."""
@@ -32,6 +28,10 @@ class Product:
     A ``turned`` operand has its last two axes the other way round. ``bias`` is one number a column,
     added before the activation.
     """
+
+    library: ClassVar[str] = "cublas"
+    symbol: ClassVar[str] = "burnish_cublas_matmul"
+    source: ClassVar[Path] = Path(__file__).with_name("blas.c")
 
     dtype: str
     m: int
@@ -56,20 +56,15 @@ class Product:
         )
 
     @property
-    def flags(self) -> int:
-        """The same for ``blas.c``."""
+    def numbers(self) -> tuple[int, ...]:
+        """The same for ``blas.c``: flags."""
         bits = self.a_turned * _A_TURNED | self.b_turned * _B_TURNED | self.bias * _BIAS
-        return bits | ACTIVATIONS[self.activation]
-
-    @property
-    def flops(self) -> int:
-        batch = 1
-        for size in max(self.a_outer, self.b_outer, key=len):
-            batch *= size
-        return 2 * batch * self.m * self.n * self.k
+        return (bits | ACTIVATIONS[self.activation],)
 
     def why_not(self) -> str:
         """Why cuBLASLt does not take it; empty where it does."""
+        if self.activation not in ACTIVATIONS:
+            return f"it does not apply {self.activation}"
         if self.dtype not in DTYPES:
             return f"it takes {', '.join(DTYPES)}, not {self.dtype}"
         if self.a_outer and self.b_outer and self.a_outer != self.b_outer:
@@ -79,25 +74,6 @@ class Product:
         return ""
 
 
-def check_key(key: str) -> str:
-    """``key`` where it is of the form of :attr:`Product.key`; ``ValueError`` otherwise."""
-    if not _KEY.fullmatch(key):
-        raise ValueError(
-            f"{key!r} is no product: write it as 'float16 128x768x3072 nt+bias' (type, M x N x K, "
-            "whether each operand is turned, what follows)"
-        )
-    return key
-
-
-def compile_linked(compiler: str, folder: Path) -> str:
-    """The object file to link into a library that calls ``SYMBOL``.
-
-    Raises ``RuntimeError`` with what the compiler said.
-    """
-    path = folder / "blas.o"
-    command = [compiler, "-x", "c", "-std=gnu11", "-O2", "-fPIC", "-fvisibility=hidden", "-pthread"]
-    command += [*ffi_includes(), "-c", str(SOURCE), "-o", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise RuntimeError(f"{compiler} does not compile {SOURCE.name}:\n{done.stderr.strip()}")
-    return str(path)
+def is_key(key: str) -> bool:
+    """Whether ``key`` is of the form of :attr:`Product.key`."""
+    return _KEY.fullmatch(key) is not None

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import tvm
-from cublas_support import build_stub
+from nvidia_support import build_stub
 from small_nets import made
 from tvm import relax
 
@@ -14,9 +14,10 @@ import burnish
 from burnish.compiler.config import CompileConfig
 from burnish.compiler.driver import import_model, optimize
 from burnish.compiler.errors import ConfigError, TargetError
-from burnish.compiler.library_choice import product_module, products, settled
-from burnish.passes.call_blas import CallBlas
+from burnish.compiler.library_choice import alone, operations, settled
+from burnish.passes.call_library import CallLibrary
 from burnish.targets.cuda.blas import Product
+from burnish.targets.cuda.dnn import Convolution
 from burnish.targets.cuda.target import CudaTarget, parse_cuda
 from cuda_support import require_compiler
 
@@ -47,6 +48,33 @@ def test_a_whole_model_by_the_library(tmp_path, monkeypatch):
     np.testing.assert_allclose(found.numpy(), net(x).detach().numpy(), rtol=1e-5, atol=1e-6)
 
 
+class Convolutions(torch.nn.Module):
+    """What cuDNN takes, between transposes of ours: one of ours alone is not for the CPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = torch.nn.Conv2d(3, 6, 3, stride=2, padding=1)
+        self.two = torch.nn.Conv2d(6, 4, (1, 2), groups=2, bias=False)
+        self.uneven = torch.nn.Conv2d(4, 4, 2, padding="same")
+
+    def forward(self, x):
+        return self.uneven(self.two(torch.relu(self.one(x))))
+
+
+def test_convolutions_go_to_cudnn_where_it_takes_them():
+    inputs = (torch.randn(2, 3, 9, 8),)
+    optimized = optimize(import_model(made(Convolutions), inputs), "cuda:sm_80", libraries="cudnn")
+    shown = optimized.show()
+    assert shown.count('call_dps_packed("burnish_cudnn_conv2d"') == 2
+    config = CompileConfig(libraries="auto")
+    assert set(operations(optimized.graph, optimized.target, config)) == {
+        "cudnn:float32 2x9x8x3 6x3x3x3 p1x1 s2x2 d1x1 g1",
+        "cudnn:float32 2x9x8x3 6x3x3x3 p1x1 s2x2 d1x1 g1+bias",
+        "cudnn:float32 2x9x8x3 6x3x3x3 p1x1 s2x2 d1x1 g1+bias+relu",
+        "cudnn:float32 2x5x4x6 4x1x2x3 p0x0 s1x1 d1x1 g2",
+    }
+
+
 def test_without_it_the_library_has_no_such_function():
     require_compiler()
     compiled = burnish.compile(made(Net), (torch.randn(5, 16),), target="cuda:sm_80")
@@ -64,7 +92,9 @@ def test_auto_lists_what_measured_faster(monkeypatch):
     optimized = optimize(import_model(made(Net), (torch.randn(5, 16),)), "cuda:sm_80")
     config = settled(optimized.graph, optimized.target, CompileConfig(libraries="auto"), timed)
     assert config.libraries == ("cublas:float32 5x24x16 nt+bias+relu",)
-    assert sorted(asked) == sorted(products(optimized.graph, optimized.target, config))
+    assert {f"cublas:{key}" for key in asked} == set(
+        operations(optimized.graph, optimized.target, config)
+    )
     again = CompileConfig.from_toml_text(config.to_toml())
     assert again.libraries == config.libraries
     monkeypatch.setattr("burnish.compiler.library_choice.gpu_times", timed)
@@ -88,21 +118,26 @@ def test_auto_lists_what_measured_faster(monkeypatch):
     [
         Product("float16", 3, 5, 7, (2,), (), b_turned=True, bias=True, activation="gelu_tanh"),
         Product("float32", 3, 5, 7, (2,), (2,), a_turned=True),
+        Convolution("float16", (1, 9, 8, 6), (6, 3, 1, 2), (1, 0), (2, 1), (1, 2), 3, True, "relu"),
+        Convolution("float32", (2, 4, 4, 3), (5, 2, 2, 3)),
     ],
 )
 def test_a_product_alone_is_the_product(product):
     found = []
-    CallBlas(lambda one: found.append(one) or False)(product_module(product))
+    CallLibrary(lambda one: found.append(one) or False)(alone(product))
     assert found[-1] == product
 
 
 @pytest.mark.parametrize(
     ("libraries", "message"),
     [
-        ("cudnn", "'cudnn' is unknown; known: cublas, cublas:PRODUCT, tensorrt, and auto alone"),
+        (
+            "mkl",
+            "'mkl' is unknown; known: cublas, cudnn, cublas:OPERATION, tensorrt, and auto alone",
+        ),
         (["auto", "cublas"], "'auto' is unknown"),
-        ("cublas:", "'cublas:' is unknown"),
-        ("cublas:float32 3x4", "'float32 3x4' is no product: write it as"),
+        ("cublas:", "'' is no operation of cublas"),
+        ("cublas:float32 3x4", "'float32 3x4' is no operation of cublas: write it as"),
         (3, "libraries must be a list of names, got 3"),
     ],
 )

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import tvm
 import tvm_ffi
-from cublas_support import build_function, build_stub
 from hypothesis import given
 from hypothesis import strategies as st
+from nvidia_support import build_function, build_stub
 
-from burnish.targets.cuda.blas import ACTIVATIONS, DTYPES, SYMBOL, Product, check_key
+from burnish.targets.cuda.blas import ACTIVATIONS, DTYPES, Product, is_key
 
 TOLERANCE = {"float32": 1e-6, "float16": 2e-3, "bfloat16": 2e-2}
 
@@ -25,10 +25,10 @@ def stub(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BURNISH_CUBLASLT", str(path))
         patch.setenv("BURNISH_CUDA_DRIVER", str(path))
-        module = tvm_ffi.load_module(str(build_function(folder)))
+        module = tvm_ffi.load_module(str(build_function(Product, folder)))
         counts = ctypes.CDLL(str(path))
         counts.stub_launches.restype = counts.stub_heuristics.restype = ctypes.c_int64
-        yield module[SYMBOL], counts
+        yield module[Product.symbol], counts
 
 
 sizes = st.integers(1, 9)
@@ -81,7 +81,7 @@ def test_any_product(stub, product, seed):
     tensors = [stored(a, product.a_turned), stored(b, product.b_turned)]
     if product.bias:
         tensors.append(tvm.runtime.tensor(bias))
-    stub[0](*tensors, product.flags, out)
+    stub[0](*tensors, *product.numbers, out)
     found = out.numpy().astype("float64")
     scale = max(np.abs(wanted).max(), 1e-3)
     assert np.abs(found - wanted).max() <= TOLERANCE[product.dtype] * max(scale, 1)
@@ -89,7 +89,7 @@ def test_any_product(stub, product, seed):
 
 @given(products)
 def test_a_key_says_the_product(product):
-    assert check_key(product.key) == product.key
+    assert is_key(product.key)
     assert product.why_not() == ""
 
 
@@ -151,7 +151,7 @@ def test_a_product_without_an_algorithm(stub):
 
 def test_without_the_library_it_says_where_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setenv("BURNISH_CUBLASLT", str(tmp_path / "none.so"))
-    function = tvm_ffi.load_module(str(build_function(tmp_path)))[SYMBOL]
+    function = tvm_ffi.load_module(str(build_function(Product, tmp_path)))[Product.symbol]
     one = tvm.runtime.tensor(np.ones((1, 1), "float32"))
     with pytest.raises(RuntimeError, match=r"calls cuBLASLt.*none.so.*pip install nvidia-cublas"):
         function(one, one, 0, tvm.runtime.empty((1, 1), "float32"))

@@ -1,4 +1,4 @@
-"""Hand products to a library's function instead of a kernel, the ones that are chosen."""
+"""Hand operations to a library's function instead of a kernel, the ones that are chosen."""
 
 from __future__ import annotations
 
@@ -12,22 +12,26 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from burnish.passes.graph import bindings, op_name, references, static_shape
 from burnish.passes.rewrite import rewritten
-from burnish.targets.cuda.blas import SYMBOL, Product
+from burnish.targets.cuda.blas import Product
+from burnish.targets.cuda.called import Operation
+from burnish.targets.cuda.dnn import Convolution
 
 _ACTIVATIONS = {"relax.nn.relu": "relu", "relax.nn.gelu_tanh": "gelu_tanh"}
 
 
-@tvm.transform.module_pass(opt_level=0, name="CallBlas")
+@tvm.transform.module_pass(opt_level=0, name="CallLibrary")
 @dataclass(frozen=True)
-class CallBlas:
-    """Let ``SYMBOL`` compute each product of static shape that ``chosen`` says yes to.
+class CallLibrary:
+    """Let a library's function compute each operation of static shape that ``chosen`` says yes to.
 
     1. ``matmul`` of two floats of one type; a transpose of the last two axes is read through.
-    2. A bias along the columns, then relu or gelu (tanh form), go into the same call where nothing
-       else reads the value between; each longer chain is a product of its own to ``chosen``.
+    2. ``conv2d`` of two floats of one type, channels last, padded alike at both ends.
+    3. A bias along the columns or channels, then relu or gelu (tanh form), go into the same call
+       where nothing else reads the value between; each longer chain is an operation of its own to
+       ``chosen``.
     """
 
-    chosen: Callable[[Product], bool]
+    chosen: Callable[[Operation], bool]
 
     def transform_module(self, mod: tvm.IRModule, _ctx: object) -> tvm.IRModule:
         new = rewritten(mod, lambda mod: _Rewriter(mod, self.chosen))
@@ -36,15 +40,15 @@ class CallBlas:
 
 @dataclass(frozen=True)
 class _Chain:
-    """A product and what follows it, with the operands in the graph as it was."""
+    """An operation and what follows it, with the operands in the graph as it was."""
 
-    product: Product
+    operation: Operation
     operands: tuple[relax.Expr, ...]
 
 
 @mutator
 class _Rewriter(PyExprMutator):
-    def __init__(self, mod: tvm.IRModule, chosen: Callable[[Product], bool]) -> None:
+    def __init__(self, mod: tvm.IRModule, chosen: Callable[[Operation], bool]) -> None:
         super().__init__(mod)
         self._chosen = chosen
         self._reads: Counter[relax.Var] = Counter()
@@ -56,11 +60,12 @@ class _Rewriter(PyExprMutator):
 
     def visit_call_(self, call: relax.Call) -> relax.Expr:
         chain = self._chain(call)
-        if chain is None or chain.product.why_not() or not self._chosen(chain.product):
+        if chain is None or chain.operation.why_not() or not self._chosen(chain.operation):
             return super().visit_call_(call)
         operands = [self.visit_expr(operand) for operand in chain.operands]
-        flags = relax.prim_value(chain.product.flags)
-        return relax.call_dps_packed(SYMBOL, relax.Tuple([*operands, flags]), call.ty)
+        numbers = [relax.prim_value(number) for number in chain.operation.numbers]
+        arguments = relax.Tuple([*operands, *numbers])
+        return relax.call_dps_packed(chain.operation.symbol, arguments, call.ty)
 
     def _chain(self, expr: relax.Expr | None) -> _Chain | None:
         if expr is None:
@@ -68,11 +73,15 @@ class _Rewriter(PyExprMutator):
         name = op_name(expr)
         if name == "relax.matmul":
             return self._matmul(expr)
+        if name == "relax.nn.conv2d":
+            return _conv2d(expr)
         if name in _ACTIVATIONS:
             before = self._before(expr.args[0])
-            if before is None or before.product.activation:
+            if before is None or before.operation.activation:
                 return None
-            return replace(before, product=replace(before.product, activation=_ACTIVATIONS[name]))
+            return replace(
+                before, operation=replace(before.operation, activation=_ACTIVATIONS[name])
+            )
         if name == "relax.add":
             return self._biased(*expr.args) or self._biased(*reversed(expr.args))
         return None
@@ -85,11 +94,16 @@ class _Rewriter(PyExprMutator):
 
     def _biased(self, value: relax.Expr, bias: relax.Expr) -> _Chain | None:
         before = self._before(value)
-        if before is None or before.product.bias or before.product.activation:
+        if before is None or before.operation.bias or before.operation.activation:
             return None
-        if static_shape(bias) != (before.product.n,) or bias.ty.dtype != value.ty.dtype:
+        operation = before.operation
+        if isinstance(operation, Convolution):
+            fits = static_shape(bias) in ((1, 1, 1, operation.w[0]), (operation.w[0],))
+        else:
+            fits = static_shape(bias) == (operation.n,)
+        if not fits or bias.ty.dtype != value.ty.dtype:
             return None
-        return _Chain(replace(before.product, bias=True), (*before.operands, bias))
+        return _Chain(replace(operation, bias=True), (*before.operands, bias))
 
     def _matmul(self, call: relax.Call) -> _Chain | None:
         dtypes = {str(expr.ty.dtype) for expr in (*call.args, call)}
@@ -112,3 +126,18 @@ class _Rewriter(PyExprMutator):
         given = list(range(rank))[::-1] if axes is None else [int(axis) % rank for axis in axes]
         swapped = [*range(rank - 2), rank - 1, rank - 2]
         return (made.args[0], True) if given == swapped else (operand, False)
+
+
+def _conv2d(call: relax.Call) -> _Chain | None:
+    attrs = call.attrs
+    layouts = [str(attrs.data_layout), str(attrs.kernel_layout), str(attrs.out_layout)]
+    x, w = map(static_shape, call.args)
+    dtypes = {str(expr.ty.dtype) for expr in (*call.args, call)}
+    top, left, bottom, right = map(int, attrs.padding)
+    if layouts != ["NHWC", "OHWI", "NHWC"] or len(dtypes) != 1 or not x or not w:
+        return None
+    if (top, left) != (bottom, right):
+        return None
+    strides, dilations = tuple(map(int, attrs.strides)), tuple(map(int, attrs.dilation))
+    made = Convolution(dtypes.pop(), x, w, (top, left), strides, dilations, int(attrs.groups))
+    return _Chain(made, tuple(call.args))

@@ -8,9 +8,9 @@ import tvm_ffi
 from small_nets import made
 
 from burnish.compiler.driver import import_model
-from burnish.passes.call_blas import CallBlas
+from burnish.passes.call_library import CallLibrary
 from burnish.passes.graph import bindings, op_name
-from burnish.targets.cuda.blas import SYMBOL
+from burnish.targets.cuda.blas import Product
 
 
 class Net(torch.nn.Module):
@@ -33,7 +33,7 @@ def calls(mod) -> list[int]:
     found = []
     for binding in bindings(mod["main"]):
         if op_name(binding.value) == "relax.call_dps_packed":
-            assert binding.value.args[0].global_symbol == SYMBOL
+            assert binding.value.args[0].global_symbol == Product.symbol
             found.append(int(binding.value.args[1].fields[-1].value))
     return found
 
@@ -45,11 +45,11 @@ def left(mod) -> list[str]:
 def test_a_product_its_bias_and_its_activation_are_one_call():
     mod = imported()
     before = tvm_ffi.structural_hash(mod)
-    new = CallBlas(lambda product: True)(mod)
+    new = CallLibrary(lambda product: True)(mod)
     assert tvm_ffi.structural_hash(mod) == before
     assert calls(new) == [2 + 4 + 8, 2 + 4 + 16, 2]
     assert not left(new)
-    assert tvm_ffi.structural_equal(CallBlas(lambda product: True)(new), new)
+    assert tvm_ffi.structural_equal(CallLibrary(lambda product: True)(new), new)
 
 
 def test_only_what_is_chosen():
@@ -60,7 +60,7 @@ def test_only_what_is_chosen():
         seen.append(product.key)
         return product.key == "float32 [2*] 5x9x6 nt+bias"
 
-    new = CallBlas(chosen)(mod)
+    new = CallLibrary(chosen)(mod)
     assert calls(new) == [2 + 4]
     assert len(left(new)) == 2
     assert "float32 [2*] 5x4x9 nt+bias+gelu_tanh" in seen
@@ -77,7 +77,7 @@ def test_a_value_read_twice_ends_its_call():
             y = self.wide(x)
             return y, torch.relu(y)
 
-    assert calls(CallBlas(lambda product: True)(imported(Both))) == [2 + 4]
+    assert calls(CallLibrary(lambda product: True)(imported(Both))) == [2 + 4]
 
 
 @pytest.mark.parametrize("case", ["open size", "whole numbers"])
@@ -89,6 +89,6 @@ def test_what_is_left_alone(case):
     dtype = torch.float32 if case == "open size" else torch.int32
     inputs = torch.ones(3, 4, dtype=dtype), torch.ones(4, 5, dtype=dtype)
     options = {"dynamic": {"a": {0: "rows"}}} if case == "open size" else {}
-    new = CallBlas(lambda product: True)(imported(Product, *inputs, **options))
+    new = CallLibrary(lambda product: True)(imported(Product, *inputs, **options))
     assert not calls(new)
     assert len(left(new)) == 1
