@@ -79,7 +79,7 @@ class Compiled:
             if isinstance(target, CpuTarget):
                 self._use_threads = threads.adopt(self._loaded)
                 self._main = relax.VirtualMachine(self._loaded, tvm.cpu())["main"]
-                self._to_record = pool.AVAILABLE and not signature.symbols
+                self._to_record = pool.AVAILABLE and signature.static
             else:
                 if config.libraries:
                     cuda_libraries.offer_libraries()

@@ -12,7 +12,7 @@ import os
 import random
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import numpy as np
 from artifact_support import NAME, NAMES, hashed, members, packed
 
 import burnish
+from burnish import runtime
 from burnish.compiler.errors import ArtifactError
 from burnish.compiler.signature import evaluate
 from burnish.runtime.trees import decode
@@ -134,11 +135,26 @@ def leaves(value: Any) -> Iterator[Any]:
         yield value
 
 
+def outcome(load: Callable[[Path], Any], path: Path, want: list[np.ndarray]) -> str:
+    try:
+        model = load(path)
+    except ArtifactError:
+        return "refused"
+    try:
+        got = called(model)
+        again = called(model)
+    except (ValueError, TypeError, KeyError, RuntimeError, AttributeError) as error:
+        return f"{type(error).__name__} at the call"
+    same = all(map(np.array_equal, got, want)) and all(map(np.array_equal, again, want))
+    return f"{'the same' if same else 'other'} outputs"
+
+
 def main() -> None:
     folder, first, count = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     files = sorted(folder.glob("*.burnish"))
     for file in files:
         called(burnish.load(file))
+        called(runtime.load(file))
     want = {file: called(burnish.load(file)) for file in files}
     path = folder / "mutant"
     watched((path, folder / "seed", Path(os.environ["BURNISH_CACHE"]), Path("/dev/null")))
@@ -148,18 +164,8 @@ def main() -> None:
         rng = random.Random(seed)
         kind, file, data = mutant(files, rng)
         path.write_bytes(data)
-        try:
-            model = burnish.load(path)
-        except ArtifactError:
-            outcomes[f"{kind}: refused"] += 1
-            continue
-        try:
-            got = called(model)
-        except (ValueError, TypeError, KeyError, RuntimeError, AttributeError) as error:
-            outcomes[f"{kind}: {type(error).__name__} at the call"] += 1
-            continue
-        same = all(np.array_equal(a, b) for a, b in zip(got, want[file], strict=False))
-        outcomes[f"{kind}: {'the same' if same else 'other'} outputs"] += 1
+        for loader in (burnish.load, runtime.load):
+            outcomes[f"{kind}: {outcome(loader, path, want[file])}"] += 1
     print(json.dumps(outcomes))
 
 

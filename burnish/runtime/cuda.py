@@ -1,4 +1,4 @@
-"""Calling a library on an NVIDIA GPU: inputs to the device, outputs back."""
+"""Calling a library on an NVIDIA GPU."""
 
 from __future__ import annotations
 
@@ -49,27 +49,21 @@ class OnGpu:
 
         from .machine import CUDA, machine_of
 
-        self._gpu, self._cpu = tvm_ffi.device("cuda", 0), tvm_ffi.device("cpu", 0)
+        self._gpu = tvm_ffi.device("cuda", 0)
         self._copy = tvm_ffi.get_global_func("runtime.TVMTensorCopyFromTo")
-        self._wait = tvm_ffi.get_global_func("runtime.Device_StreamSync")
         self._main = machine_of(library, CUDA)["main"]
-        self._weights = tvm_ffi.convert([self._on(self._gpu, value) for value in weights])
+        self._weights = tvm_ffi.convert([self._sent(value) for value in weights])
 
     def __call__(self, *arguments: Any) -> Any:
-        """Outputs on the host, for inputs there; the last argument, the weights, is not read."""
+        """Outputs on the GPU, for inputs on the host; the last argument, the weights, is not read.
+
+        Reading an output (:func:`.tensors.read`) waits for it.
+        """
+        return self._main(*map(self._sent, arguments[:-1]), self._weights)
+
+    def _sent(self, value: Any) -> Any:
         from . import tensors
 
-        result = self._main(
-            *(self._on(self._gpu, value) for value in arguments[:-1]), self._weights
-        )
-        found = [result] if tensors.is_tensor(result) else list(result)
-        back = [self._on(self._cpu, value) for value in found]
-        self._wait(self._gpu, 0)
-        return back
-
-    def _on(self, device: Any, value: Any) -> Any:
-        from . import tensors
-
-        copy = tensors.empty(tuple(map(int, value.shape)), str(value.dtype), device)
+        copy = tensors.empty(tuple(map(int, value.shape)), str(value.dtype), self._gpu)
         self._copy(value, copy)
         return copy

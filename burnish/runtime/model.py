@@ -97,7 +97,7 @@ class Model:
                 f"the library of {artifact.path} cannot be opened: {error}"
             ) from error
         self._record: Any = None
-        if self.manifest.target["kind"] == "cpu" and AVAILABLE and not self.signature.symbols:
+        if self.manifest.target["kind"] == "cpu" and AVAILABLE and self.signature.static:
             self._record = record
         self._replay: Any = None
         self._weights = tvm_ffi.convert(weights)

@@ -55,6 +55,12 @@ class Signature:
     output_tree: trees.Node
     symbols: Mapping[str, tuple[int, int | None]] = field(default_factory=dict)
 
+    @property
+    def static(self) -> bool:
+        """Whether every input has one shape only."""
+        sizes = (dim for spec in self.inputs for dim in spec.shape)
+        return not self.symbols and all(isinstance(dim, int) for dim in sizes)
+
     def flatten(self, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None) -> list[Any]:
         """Arguments as the source model takes them -> tensors in the order of ``inputs``.
 

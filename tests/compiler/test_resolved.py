@@ -74,7 +74,9 @@ def unmeasured(monkeypatch):
     return start
 
 
-@pytest.mark.parametrize("after", [0.5, 2.0], ids=["kept", "undone"])
+@pytest.mark.parametrize(
+    "after", [pytest.param(0.5, marks=pytest.mark.heavy, id="kept"), pytest.param(2.0, id="undone")]
+)
 def test_the_resolved_recipe_gives_the_same_bytes(timed, unmeasured, tmp_path, after):
     timed["after"] = after
     given = {"prune": 0.3, "quantize": "int8", "evaluate": lambda model: 0.5, "cache": False}
