@@ -6,15 +6,11 @@ from burnish.compiler.doctor.check import Check, first_line
 
 
 def kernel() -> Check:
-    """Generate a kernel; build one on every device and run it, in a process that a bad driver
-    may end."""
+    """Build a kernel on every device and run it, in a process that a bad driver may end; where
+    none runs, generate one."""
     from burnish.targets.opencl.probe import survey
     from burnish.targets.opencl.runtime import INSTALL
 
-    try:
-        _generate()
-    except Exception as error:  # noqa: BLE001  (whatever goes wrong is the finding)
-        return Check("opencl", "unavailable", first_line(error), "reinstall apache-tvm")
     found = survey()
     said = [
         f"{one.label} fails: {first_line(one.problem)}"
@@ -24,6 +20,11 @@ def kernel() -> Check:
     ]
     if found.running:
         return Check("opencl", "run", "; ".join(said))
+    try:
+        _generate()
+    except Exception as error:  # noqa: BLE001  (whatever goes wrong is the finding)
+        remedy = found.remedy or "reinstall apache-tvm"
+        return Check("opencl", "unavailable", first_line(error), remedy)
     said = ["kernels are generated, and cannot run here", *said]
     if found.problem:
         said.append(first_line(found.problem))

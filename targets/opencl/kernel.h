@@ -252,8 +252,8 @@ class Kernel {
   // Called with the copy's mutex held.
   void Build(Device* device, Copy* copy) {
     Runtime* runtime = Runtime::Get();
-    Gate(device, "cl_khr_fp16", "float16", "without half precision (no precision setting)");
-    Gate(device, "cl_khr_fp64", "float64", "with float32");
+    Gate(device, "cl_khr_fp16", "float16");
+    Gate(device, "cl_khr_fp64", "float64");
     cl_program program = BuildProgram(info_.key, source_, device);
     cl_int code = CL_SUCCESS;
     copy->handle = runtime->api.clCreateKernel(program, info_.name.c_str(), &code);
@@ -267,7 +267,7 @@ class Kernel {
     runtime->counters.live_kernels += 1;
   }
 
-  void Gate(Device* device, const char* extension, const char* type, const char* instead) const {
+  void Gate(Device* device, const char* extension, const char* type) const {
     if (source_.find(std::string("ifdef ") + extension) == std::string::npos) return;
     if (device->Has(extension)) return;
     std::string able;
@@ -276,7 +276,7 @@ class Kernel {
     }
     TVM_FFI_THROW(RuntimeError) << "the kernel '" << info_.key << "' computes with " << type
                                 << ", which " << device->Label() << " cannot (no " << extension
-                                << "); compile the model " << instead
+                                << "); give the model in float32 (model.float())"
                                 << (able.empty() ? std::string() : ", or run it on " + able);
   }
 

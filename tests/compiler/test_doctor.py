@@ -208,5 +208,7 @@ def test_opencl_without_its_code_generator(monkeypatch: pytest.MonkeyPatch) -> N
         raise ValueError("target opencl is not enabled")
 
     monkeypatch.setattr(opencl, "_generate", fails)
+    monkeypatch.setattr(probe, "survey", lambda: probe.Survey((), "no driver"))
     found = opencl.kernel()
     assert (found.status, found.detail) == ("unavailable", "target opencl is not enabled")
+    assert found.remedy == "reinstall apache-tvm"
