@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import weakref
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,12 @@ from typing import Any
 import tvm
 from tvm import tirx
 from tvm.relax import transform as T
+from tvm.support.cc import create_shared
 
 from burnish.compiler import pipeline
 from burnish.compiler.cuda_library import build_cuda_library
 from burnish.compiler.errors import BuildError, wrap_errors
+from burnish.compiler.kernel_arguments import settled_kernels
 from burnish.compiler.kernel_objects import compile_objects
 from burnish.compiler.linking import linker
 from burnish.compiler.opencl_library import build_opencl_library
@@ -63,7 +65,8 @@ def build_library(
     with wrap_errors(BuildError), target.tvm():
         ready = scheduled(mod, target, opt_level=opt_level, best=best)
         if isinstance(target, CpuTarget):
-            path = _cpu_library(ready, target, folder, compiler, opt_level)
+            settled = settled_kernels(mod)
+            path = _cpu_library(ready, target, folder, compiler, settled, opt_level)
         elif isinstance(target, OpenclTarget):
             path = build_opencl_library(ready, target, folder, compiler, opt_level=opt_level)
         else:
@@ -108,18 +111,31 @@ def _default(func: tirx.PrimFunc, target: Target) -> tirx.PrimFunc:
 
 
 def _cpu_library(
-    ready: tvm.IRModule, target: CpuTarget, folder: Path, compiler: str, opt_level: int
+    ready: tvm.IRModule,
+    target: CpuTarget,
+    folder: Path,
+    compiler: str,
+    settled: Collection[str],
+    opt_level: int,
 ) -> Path:
     if pool.AVAILABLE:
         ready = pool.announce_iterations(ready)
-    executable, objects = compile_objects(ready, target, folder, opt_level=opt_level)
+    executable, objects = compile_objects(
+        ready, target, folder, settled=settled, opt_level=opt_level
+    )
     path = folder / "lib.so"
     if pool.AVAILABLE:
         objects += pool.compile_linked(compiler, folder)
-    executable.export_library(str(path), addons=[*objects], cc=compiler)
+    executable.export_library(str(path), addons=[*objects], fcompile=_linked, cc=compiler)
     for file in objects:
         Path(file).unlink()
     return path
+
+
+def _linked(path: str, objects: list[str], cc: str) -> None:
+    """Link without C++'s libraries: no kernel needs them, and reading them is a third of it."""
+    plain = ["-nodefaultlibs"] if pool.AVAILABLE else []
+    create_shared(path, [*objects, *(["-lm", "-lc", "-lgcc"] if plain else [])], plain, cc=cc)
 
 
 class Owner:

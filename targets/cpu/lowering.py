@@ -1,4 +1,4 @@
-"""TVM's lowering of kernels to code: its own passes for a CPU, in its order, and three changes.
+"""TVM's lowering of kernels to code: its own passes for a CPU, in its order, and five changes.
 
 1. TVM gives every buffer of scope ``local`` on a CPU memory from its workspace pool, whose address
    LLVM knows nothing of: accumulators then stay in memory, written back at every step. Buffers on
@@ -7,6 +7,9 @@
    where loops have conditions TVM finds sizes in terms of another loop's variable.
 3. Variables that expressions bind get a name for each place (``ConvertSSA``): vectorizing refuses
    one that is bound twice, as where a rounding is read twice.
+4. The checks of a kernel's arguments are gathered (``argument_checks.py``).
+5. No kernel is marked as its module's entry (``AnnotateEntryFunc``): LLVM would make a second copy
+   of it, which nothing calls.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from tvm.tirx import transform as X
 from tvm.tirx.compilation_pipeline import PIPELINE_MAP
 
 from burnish.targets.cpu import loops
+from burnish.targets.cpu.argument_checks import gather_argument_checks
 
 PIPELINE = "burnish.cpu"
 """Name of the pipeline, for ``relax.build(tir_pipeline=...)`` and ``tirx.build(pipeline=...)``."""
@@ -73,11 +77,11 @@ def cpu_pipeline() -> tuple[Any, Any, Any]:
             X.CommonSubexprElim(),
             X.FP8ComputeLegalize(),
             X.VerifyMemory(),
-            X.AnnotateEntryFunc(),
             X.SplitHostDevice(),
             X.MakePackedAPI(),
             X.FP8StorageLegalize(),
             X.BF16StorageLegalize(),
+            gather_argument_checks,
             put_locals_on_stack,
         ]
     )
