@@ -8,7 +8,7 @@ from burnish.cli import console
 from burnish.cli.sources import Source
 
 if TYPE_CHECKING:
-    from burnish.compiler.importers.survey import Survey
+    from burnish.compiler.importers.survey import OperatorRow, Survey
 
 
 def check(source: Source, dynamic: Any, *, fold: bool) -> Survey:
@@ -32,7 +32,7 @@ def show(found: Survey) -> None:
             row.domain,
             "" if row.version is None else row.version,
             row.count,
-            "yes" if row.supported == row.count else f"{row.supported} of {row.count}",
+            _supported(found, row),
             row.flops,
         )
         for row in sorted(found.rows, key=lambda row: (row.supported == row.count, -row.flops))
@@ -51,9 +51,18 @@ def show(found: Survey) -> None:
         console.results().print("\n".join(lines), markup=False, soft_wrap=True)
     if found.problem:
         console.results().print(f"problem: {found.problem}", markup=False, soft_wrap=True)
+    if found.operator_share is None:
+        console.results().print("cannot be imported: no operator was tried, for the problem above")
+        return
     said = "can be imported" if found.importable else "cannot be imported"
     unknown = f"; sizes of {found.unknown_flops} nodes unknown" if found.unknown_flops else ""
     flops = "" if found.flop_share is None else f" and {found.flop_share:.1%} of FLOPs"
     console.results().print(
         f"{said}: {found.operator_share:.1%} of operators{flops} are covered{unknown}"
     )
+
+
+def _supported(found: Survey, row: OperatorRow) -> str:
+    if not found.tried:
+        return "not tried"
+    return "yes" if row.supported == row.count else f"{row.supported} of {row.count}"

@@ -64,13 +64,23 @@ class Survey:
         return not self.unsupported and not self.problem
 
     @property
-    def operator_share(self) -> float:
-        """The share of nodes that are supported, 0 to 1."""
+    def tried(self) -> bool:
+        """Whether operators were tried at all: not where another problem came before."""
+        return bool(self.unsupported) or not self.problem
+
+    @property
+    def operator_share(self) -> float | None:
+        """The share of nodes that are supported, 0 to 1; None where none was tried."""
+        if not self.tried:
+            return None
         return _share(sum(r.supported for r in self.rows), sum(r.count for r in self.rows))
 
     @property
     def flop_share(self) -> float | None:
-        """The share of FLOPs in nodes that are supported, 0 to 1; None where no size is known."""
+        """The share of FLOPs in nodes that are supported, 0 to 1; None where no size is known, or
+        no operator was tried."""
+        if not self.tried:
+            return None
         if self.unknown_flops and not any(row.flops for row in self.rows):
             return None
         return _share(sum(r.covered_flops for r in self.rows), sum(r.flops for r in self.rows))

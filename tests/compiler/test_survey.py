@@ -80,12 +80,30 @@ def test_part_of_an_onnx_file(tmp_path: Path) -> None:
     assert json.loads(caught.value.to_json())["operators"][0]["nodes"] == ["first", "second"]
 
 
+def test_operators_that_onnx_does_not_have_are_named_with_all_others() -> None:
+    model = onnx_model(mystery=True)
+    model.graph.node[0].op_type = "Convv"
+    found = survey_model(model)
+    names = {item.name: item for item in found.unsupported}
+    assert names.keys() == {"ai.onnx.Convv", "my.domain.Relu6"}
+    assert names["ai.onnx.Convv"].nearest == "Conv"
+    assert names["ai.onnx.Convv"].reason == "ONNX has no operator of this name"
+    model.graph.node[0].op_type, model.opset_import[0].version = "GroupNormalization", 17
+    with pytest.raises(UnsupportedOperatorError, match="ONNX has it from version 21 on"):
+        import_model(model)
+
+
 def test_what_is_no_matter_of_operators(tmp_path: Path) -> None:
     model = onnx_model(mystery=False)
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "batch"
     found = survey_model(model)
     assert not found.importable
     assert "give example_inputs" in found.problem
+    assert found.operator_share is None
+    assert found.flop_share is None
+    again = Survey.from_dict(json.loads(found.to_json()))
+    assert again == found
+    assert not again.tried
     with pytest.raises(ImportModelError, match="no such model file"):
         survey_model(tmp_path / "absent.onnx")
 

@@ -47,6 +47,8 @@ def run(name: str) -> tuple[str, str]:
             compiled = driver.build(driver.optimize(imported, "cpu", config=CONFIG))
             stage = "run"
             call = {n: v for n, v in named.items() if n not in fixed}
+            taken = {n for n, node in compiled.signature.arguments if not _is_constant(node)}
+            assert call.keys() <= taken, f"{sorted(call.keys() - taken)} are constants"
             if judge.is_random(case):
                 runs = [list(compiled(**call)) for _ in range(RUNS)]
                 judge.compare_random(case, inputs, runs)
@@ -73,6 +75,10 @@ def _carried(value: Any) -> Any:
 def _constant(value: Any) -> Any:
     """An array as plain numbers: a value given at import."""
     return value.tolist() if isinstance(value, np.ndarray) else value
+
+
+def _is_constant(node: Any) -> bool:
+    return isinstance(node, dict) and "const" in node
 
 
 def _line(error: BaseException) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -44,6 +45,10 @@ from burnish.runtime.trees import Node as Tree
 WEIGHT_DTYPES = ("float16", "bfloat16", "float32", "float64", "int8", "uint8")
 # Function bodies may use operators that have bodies; none of ONNX's goes deeper than 4.
 DEEPEST = 12
+
+
+_OPERATOR = re.compile(r'ir\.Op\(.*?name="([\w.]+)".*?support_level=\d+\)', re.DOTALL)
+"""TVM's way to name one of its operators."""
 
 
 class _Missing:
@@ -480,7 +485,8 @@ class GraphImporter:
 
 def _essence(error: Exception) -> str:
     """The first line of an error that says something."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    plain = _OPERATOR.sub(r"\1", str(error))
+    lines = [line.strip() for line in plain.splitlines() if line.strip()]
     return f"TVM's converter: {lines[-1] if lines else type(error).__name__}"[:300]
 
 

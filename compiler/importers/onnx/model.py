@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import tvm
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto
 
 from burnish.compiler.errors import ImportModelError, UnsupportedOperatorError
 from burnish.compiler.importers.examples import by_name
@@ -54,7 +54,14 @@ def import_onnx(
     what is wrong and what to do.
     """
     check_memory(model.ByteSize(), copies=4 if fold else 2)
-    check_valid(model)
+    try:
+        check_valid(model)
+    except ImportModelError:
+        # The checker names the first operator that ONNX does not have, and nothing else.
+        strange = [item for item in unknown_nodes(model) if item.reason.startswith("ONNX has")]
+        if strange:
+            raise unsupported_error("ONNX", unknown_nodes(model)) from None
+        raise
     declared = run_time_inputs(model)
     examples = by_name([value.name for value in declared], example_inputs)
     settings = promotable(model.graph)
@@ -145,6 +152,11 @@ def _shapes(
     shapes = {}
     for value in declared:
         kind = value.type.WhichOneof("value")
+        if kind == "tensor_type" and value.type.tensor_type.elem_type == TensorProto.STRING:
+            raise ImportModelError(
+                f"the input {value.name!r} holds strings, for which TVM has no type: make numbers "
+                "of them before the model, and leave its string operators out"
+            )
         if kind != "tensor_type" or value.type.tensor_type.elem_type in REFUSED_TYPES:
             raise ImportModelError(f"the input {value.name!r} is no tensor of numbers ({kind})")
         shapes[value.name] = _shape(value, examples.get(value.name), dynamic.get(value.name) or {})

@@ -1,8 +1,9 @@
 """Inputs that set a shape or an attribute: the only ones whose values are read at import.
 
 The rule: an initializer at a position of SETTINGS or FIXED is a constant. A graph input that is
-used at positions of SETTINGS alone becomes a constant where the caller gives its value at import as
-a plain number or a list of numbers; an array there leaves it an input. Every other initializer of
+used at positions of SETTINGS alone, or in ARITHMETIC whose results are, becomes a constant where
+the caller gives its value at import as a plain number or a list of numbers; an array there leaves
+it an input. Every other initializer of
 floats or bytes with more than one element is a weight, a parameter of the module, and every other
 graph input stays an input of the compiled model. (A plain number given for a scalar input fixes
 that input, wherever it is used: the caller asks for it.)
@@ -10,7 +11,7 @@ that input, wherever it is used: the caller asks for it.)
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import onnx
 
@@ -77,6 +78,14 @@ FIXED: dict[str, tuple[int, ...]] = {
 }
 
 
+# What is computed of sizes, and the position of what others take a part of.
+ARITHMETIC = {
+    *("Abs", "Add", "Cast", "Ceil", "Concat", "Div", "Floor", "Identity", "Max", "Min", "Mul"),
+    *("Neg", "Sub"),
+}
+PARTS = {("Gather", 0), ("Slice", 0), ("Squeeze", 0), ("Unsqueeze", 0)}
+
+
 def settings_of(graphs: Iterator[onnx.GraphProto], *tables: dict[str, tuple[int, ...]]) -> set[str]:
     """Names that some node of these graphs takes at a position of these tables."""
     return {
@@ -90,12 +99,36 @@ def settings_of(graphs: Iterator[onnx.GraphProto], *tables: dict[str, tuple[int,
 
 
 def promotable(graph: onnx.GraphProto) -> set[str]:
-    """The graph inputs that are used at positions of SETTINGS alone."""
-    elsewhere = {value.name for value in graph.output}
-    taken: set[str] = set()
+    """The graph inputs that end at positions of SETTINGS alone, some by way of arithmetic."""
+    results = {value.name for inner in graphs_of(graph) for value in inner.output}
+    uses: dict[str, list[tuple[onnx.NodeProto, int]]] = {}
     for inner in graphs_of(graph):
         for node in inner.node:
             for position, name in enumerate(node.input):
-                at = position in SETTINGS.get(node.op_type, ()) and node.domain in STANDARD
-                (taken if at else elsewhere).add(name)
-    return {value.name for value in graph.input} & taken - elsewhere
+                uses.setdefault(name, []).append((node, position))
+    found: dict[str, bool | None] = {}
+
+    def only_sets(name: str) -> bool | None:
+        """Whether all a value does is to set something; None for one that is never used."""
+        if name not in found:
+            found[name] = False  # in a model with a cycle, which is refused later
+            ends = [_ends(node, position, only_sets) for node, position in uses.get(name, ())]
+            said = [end for end in ends if end is not None]
+            found[name] = False if name in results else all(said) if said else None
+        return found[name]
+
+    return {value.name for value in graph.input if only_sets(value.name)}
+
+
+def _ends(
+    node: onnx.NodeProto, position: int, only_sets: Callable[[str], bool | None]
+) -> bool | None:
+    """Whether a node makes a setting of its input at this position, itself or further on."""
+    if node.domain not in STANDARD:
+        return False
+    if position in SETTINGS.get(node.op_type, ()):
+        return True
+    if node.op_type not in ARITHMETIC and (node.op_type, position) not in PARTS:
+        return False
+    said = [end for name in node.output if (end := only_sets(name)) is not None]
+    return all(said) if said else None

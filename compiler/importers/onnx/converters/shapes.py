@@ -143,3 +143,13 @@ def range_(node: Node) -> Result:
     count = size_variable(node, steps, "count")
     index = node.emit(op.astype(node.emit(op.arange(0, count, 1, "int64")), dtype))
     return op.add(start, node.emit(op.multiply(index, delta)))
+
+
+@converts("Unsqueeze")
+def unsqueeze(node: Node) -> Result:
+    """``x, axes -> x`` with sizes of 1 put in; axes are also read from a scalar, as exporters
+    and ONNX's own function bodies write one."""
+    axes = node.attrs.get("axes") if node.version < 13 else node.value(1)
+    if axes is None:
+        return None
+    return op.expand_dims(node.inputs[0], [int(axis) for axis in np.ravel(axes)])
