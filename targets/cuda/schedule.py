@@ -3,6 +3,7 @@
 1. ``tensor-core``  products of two-byte floats, int8 and tf32, by our own rule
 2. ``matmul``, ``gemv``, ``reduction``, ``general-reduction``  dlight's, of TVM
 3. ``fallback``     dlight's: every element a thread, whatever the kernel does
+4. ``one item``  what has its order in loops of its own (recurrences): one thread does it all
 
 A rule that does not apply, or breaks on an odd shape, gives way to the next one; the name of the
 rule that laid a kernel out is in its attribute.
@@ -16,6 +17,7 @@ from tvm.s_tir import dlight
 from burnish.targets.cuda import tensor_core
 from burnish.targets.cuda.target import CudaTarget
 from burnish.targets.rules import RULE, Rule, dlight_rule, laid_out
+from burnish.targets.serial import one_item
 
 RULES: dict[str, Rule[CudaTarget]] = {
     "tensor-core": tensor_core.emit,
@@ -24,6 +26,7 @@ RULES: dict[str, Rule[CudaTarget]] = {
     "reduction": dlight_rule(dlight.gpu.Reduction()),
     "general-reduction": dlight_rule(dlight.gpu.GeneralReduction()),
     "fallback": dlight_rule(dlight.gpu.Fallback()),
+    "one item": one_item,
 }
 
 

@@ -2,6 +2,7 @@
 
 1. ``matmul``, ``gemv``, ``reduction``, ``general-reduction``  dlight's, of TVM
 2. ``fallback``  dlight's: every element a work item, whatever the kernel does
+3. ``one item``  what has its order in loops of its own (recurrences): one work item does it all
 
 A rule whose result takes more work items or local memory than the device has gives way to the
 next one, as one that does not apply.
@@ -15,6 +16,7 @@ from tvm.s_tir import dlight
 from burnish.targets.opencl.limits import fits
 from burnish.targets.opencl.target import OpenclTarget
 from burnish.targets.rules import RULE, Rule, dlight_rule, laid_out
+from burnish.targets.serial import one_item
 
 RULES: dict[str, Rule[OpenclTarget]] = {
     "matmul": dlight_rule(dlight.gpu.Matmul()),
@@ -22,6 +24,7 @@ RULES: dict[str, Rule[OpenclTarget]] = {
     "reduction": dlight_rule(dlight.gpu.Reduction()),
     "general-reduction": dlight_rule(dlight.gpu.GeneralReduction()),
     "fallback": dlight_rule(dlight.gpu.Fallback()),
+    "one item": one_item,
 }
 
 

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from opencl_support import require_device
 
 import burnish
 from burnish import models
 from burnish.compiler.measure.runners import onnx_feed, onnx_session
 from burnish.compiler.parity import leaves, parity
+from opencl_support import require_device
 
 PARITY = 1e-4
 SHORT: dict[str, tuple[tuple[slice, ...], ...]] = {
@@ -105,15 +105,8 @@ def reference(zoo: Any, inputs: tuple[Any, ...]) -> list[np.ndarray]:
     return session.run(None, onnx_feed(names, inputs))
 
 
-def parametrized() -> list[Any]:
-    quick = ("fashion-cnn",)
-    return [
-        name if name in quick else pytest.param(name, marks=pytest.mark.heavy)
-        for name in models.names()
-    ]
-
-
-@pytest.mark.parametrize("name", parametrized())
+@pytest.mark.heavy
+@pytest.mark.parametrize("name", models.names())
 def test_parity_from_memory_and_from_a_file(name, fresh, tmp_path):
     require_device()
     zoo = models.load(name)

@@ -5,17 +5,21 @@ from __future__ import annotations
 import dataclasses
 import re
 
+import numpy as np
 import pytest
 import tvm
 from hypothesis import given
 from hypothesis import strategies as st
 from tvm import te, tirx, topi
+from tvm.script import tirx as T
 
 from burnish.passes.lower_contractions import matmul
 from burnish.targets.choose import choose_target
 from burnish.targets.opencl.limits import fits
 from burnish.targets.opencl.schedule import RULE, schedule
 from burnish.targets.opencl.target import PRESETS
+from burnish.targets.serial import one_item
+from opencl_support import require_device
 
 ANY = choose_target("opencl")
 
@@ -88,3 +92,30 @@ def test_reductions_wait_at_barriers():
     """A warp of one work item: no step of a sum goes without a barrier."""
     text = source(schedule(summed(3, 1000), ANY).with_attr("global_symbol", "kernel"), ANY)
     assert text.count("barrier(CLK_LOCAL_MEM_FENCE)") >= 7
+
+
+def test_loops_in_an_order_of_their_own_are_one_item():
+    """Each element needs the one before: ``y[i] = y[i - 1] / 2 + x[i]``."""
+
+    @T.prim_func(s_tir=True)
+    def kernel(x: T.Buffer((9,), "float32"), y: T.Buffer((9,), "float32")):
+        last = T.alloc_buffer((1,), "float32")
+        last[0] = T.float32(0)
+        for i in range(9):
+            last[0] = last[0] * T.float32(0.5) + x[i]
+            y[i] = last[0]
+
+    assert one_item(product(2, 2, 2), ANY) is None
+    found = schedule(kernel.with_attr("global_symbol", "kernel"), ANY)
+    assert found.attrs[RULE] == "one item"
+    assert one_item(found, ANY) is None
+    require_device()
+    with ANY.tvm():
+        built = tvm.tirx.build(tvm.IRModule({"kernel": found}), ANY.tvm(), pipeline="s_tir")
+    x, device = np.arange(9, dtype=np.float32), tvm.opencl()
+    y = tvm.runtime.empty((9,), "float32", device)
+    built["kernel"](tvm.runtime.tensor(x, device), y)
+    want = np.zeros(9, np.float32)
+    for i in range(9):
+        want[i] = (want[i - 1] if i else 0) / 2 + x[i]
+    assert np.array_equal(y.numpy(), want)
