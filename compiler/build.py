@@ -30,6 +30,7 @@ from burnish.targets.choose import Target
 from burnish.targets.cpu import pool
 from burnish.targets.cpu.schedule import RULE, schedule
 from burnish.targets.cuda import schedule as cuda_schedule
+from burnish.targets.cuda.target import CudaTarget
 from burnish.targets.opencl import schedule as opencl_schedule
 from burnish.targets.opencl.target import OpenclTarget
 from burnish.targets.target import CpuTarget
@@ -97,8 +98,10 @@ def scheduled(
 
     with target.tvm():
         bundled = without_params(T.BundleModelParams()(mod))
-        finish = tvm.transform.Sequential(list(pipeline.build_passes(schedule_one)))
-        with tvm.transform.PassContext(opt_level=opt_level):
+        graphs = isinstance(target, CudaTarget) and target.graphs
+        finish = tvm.transform.Sequential(list(pipeline.build_passes(schedule_one, graphs)))
+        recorded = {"relax.backend.use_cuda_graph": graphs}
+        with tvm.transform.PassContext(opt_level=opt_level, config=recorded):
             return finish(bundled)
 
 

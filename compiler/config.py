@@ -88,6 +88,8 @@ class CompileConfig:
     ``fold_onnx``   fix and fold the shapes of an ONNX file before its import.
     ``exact_conv``  sum convolutions term by term; else 3x3 ones may take Winograd's form, of fewer
                     operations, whose error stays within 1e-5 of the largest output.
+    ``cuda_graphs`` on CUDA, record kernels that only touch memory of the model's own on the first
+                    call, and launch them at once on later ones.
     ``libraries``   on CUDA, what a tuned library computes in a kernel's place: "cublas",
                     "cudnn", single operations, "tensorrt", or "auto" to measure
                     (:mod:`burnish.compiler.library_choice`).
@@ -109,6 +111,7 @@ class CompileConfig:
     do_no_harm: bool = True
     fold_onnx: bool = True
     exact_conv: bool = False
+    cuda_graphs: bool = False
     libraries: tuple[str, ...] = ()
     resolved: Resolved | None = None
 
@@ -128,7 +131,7 @@ class CompileConfig:
             _whole("threads", self.threads, least=1)
         if isinstance(self.opt_level, bool) or self.opt_level not in OPT_LEVELS:
             raise ConfigError(f"opt_level must be one of 0, 1, 2, 3, got {self.opt_level!r}")
-        for name in ("do_no_harm", "fold_onnx", "exact_conv"):
+        for name in ("do_no_harm", "fold_onnx", "exact_conv", "cuda_graphs"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} must be true or false, got {getattr(self, name)!r}")
         if isinstance(self.evaluate, str):

@@ -15,6 +15,7 @@ from burnish.compiler.compiled import Compiled
 from burnish.compiler.config import CompileConfig
 from burnish.compiler.errors import ConfigError, TargetError, wrap_errors
 from burnish.compiler.gate import Gate
+from burnish.compiler.graphs import with_graphs
 from burnish.compiler.importers import LoadedModel, import_loaded, load_model
 from burnish.compiler.importers.files import Params
 from burnish.compiler.libraries import AUTO, check_libraries
@@ -272,7 +273,7 @@ def target_for(target: str | Target, config: CompileConfig) -> Target:
         cpu = cpu.with_threads(config.threads)
     check_precision(config.precision, cpu)
     check_libraries(config.libraries, cpu)
-    found = in_precision(config.precision, cpu)
+    found = with_graphs(config.cuda_graphs, in_precision(config.precision, cpu))
     if resolved:
         with wrap_errors(TargetError):
             check_described(found, resolved)

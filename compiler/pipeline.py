@@ -69,6 +69,7 @@ def graph_phases(target: Target, config: CompileConfig) -> tuple[Phase, ...]:
 
 def _clean() -> tuple[Pass, ...]:
     return (
+        WidenNorms(),
         FoldBatchNorm(),
         FoldWeights(),
         FoldRanges(),
@@ -136,7 +137,7 @@ def _contractions_gpu(target: Target, config: CompileConfig) -> tuple[Pass, ...]
     calls = (CallLibrary(chooser(config.libraries)),) if config.libraries else ()
     # TVM's own running sums count on threads of a warp that wait for each other; OpenCL has none.
     operators = (LowerOperators(),) if isinstance(target, OpenclTarget) else ()
-    return (*calls, LowerContractions(), WidenNorms(), *operators)
+    return (*calls, LowerContractions(), *operators)
 
 
 def _fuse(target: Target) -> tuple[Pass, ...]:
@@ -151,8 +152,13 @@ def _fuse(target: Target) -> tuple[Pass, ...]:
     )
 
 
-def build_passes(schedule: Callable[[tirx.PrimFunc], tirx.PrimFunc]) -> tuple[Pass, ...]:
-    """Fused kernels in, virtual-machine code out; ``schedule`` lays out each kernel."""
+def build_passes(
+    schedule: Callable[[tirx.PrimFunc], tirx.PrimFunc], graphs: bool = False
+) -> tuple[Pass, ...]:
+    """Fused kernels in, virtual-machine code out; ``schedule`` lays out each kernel.
+
+    With ``graphs``, kernels whose memory is the model's own become CUDA graphs.
+    """
     return (
         T.RewriteDataflowReshape(),
         T.ToNonDataflow(),
@@ -161,6 +167,7 @@ def build_passes(schedule: Callable[[tirx.PrimFunc], tirx.PrimFunc]) -> tuple[Pa
         T.CallTIRRewrite(),
         ScheduleKernels(schedule),
         T.StaticPlanBlockMemory(),
+        *((T.RewriteCUDAGraph(),) if graphs else ()),
         T.LowerAllocTensor(),
         T.KillAfterLastUse(),
         T.LowerRuntimeBuiltin(),

@@ -1,4 +1,4 @@
-"""Normalize bfloat16 by way of float32, for targets whose kernels TVM writes."""
+"""Normalize bfloat16 by way of float32."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ NORMS = frozenset(f"relax.nn.{name}" for name in ("layer_norm", "instance_norm",
 @tvm.transform.module_pass(opt_level=0, name="WidenNorms")
 @dataclass(frozen=True)
 class WidenNorms:
-    """Put normalizations of bfloat16 between casts: TVM's kernels for them take float32 and
-    float16 alone, and mean and variance want float32 anyway."""
+    """Put normalizations of bfloat16 between casts: TVM legalizes those of float32 and float16
+    alone, its constant folding any it sees; and mean and variance want float32 anyway."""
 
     def transform_module(self, mod: tvm.IRModule, _ctx: object) -> tvm.IRModule:
         return rewritten(mod, _Rewriter)

@@ -27,13 +27,14 @@ class CudaTarget:
     Kernels are scheduled for the oldest architecture, so that they run on each of them, and
     compiled to machine code for each; PTX of the newest runs on later ones. ``threads`` is of the
     host, whose code only launches. ``tf32`` lets products of float32 run on tensor cores, which
-    read 19 of the 32 bits.
+    read 19 of the 32 bits. ``graphs`` has the model record CUDA graphs of its kernels.
     """
 
     name: str = "cuda"
     arches: tuple[str, ...] = DEFAULT_ARCHITECTURES
     threads: int = 1
     tf32: bool = False
+    graphs: bool = False
 
     kind = "cuda"
     mtriple = None

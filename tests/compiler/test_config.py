@@ -70,6 +70,7 @@ configs = st.builds(
     do_no_harm=st.booleans(),
     fold_onnx=st.booleans(),
     exact_conv=st.booleans(),
+    cuda_graphs=st.booleans(),
     libraries=st.sampled_from(
         [(), ("cublas",), ("auto",), ("cublas", "tensorrt"), ("cublas:float32 1x2x3 nn",)]
     ),
@@ -140,6 +141,7 @@ def test_overridden_leaves_the_original_alone() -> None:
         ({"opt_level": 4}, "opt_level must be one of 0, 1, 2, 3, got 4"),
         ({"do_no_harm": "yes"}, "do_no_harm must be true or false"),
         ({"exact_conv": 1}, "exact_conv must be true or false"),
+        ({"cuda_graphs": 1}, "cuda_graphs must be true or false"),
         ({"prune": 1.5}, "sparsity must be from 0 to 1, got 1.5"),
         ({"prune": True}, "prune must be a sparsity"),
         ({"prune": {"sparsty": 0.5}}, r"unknown setting of prune 'sparsty' \(near: sparsity\)"),

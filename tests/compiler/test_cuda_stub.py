@@ -10,6 +10,7 @@ import torch
 from small_nets import made
 
 import burnish
+from burnish.compiler.errors import ConfigError
 from cuda_stub import build_stub, run_under_stub
 from cuda_support import require_compiler
 
@@ -76,3 +77,24 @@ def test_a_kernel_that_is_not_there_is_named(stub, artifact):
     with pytest.raises(AssertionError, match=r"cuModuleGetFunction fused_\w+_kernel failed"):
         run_under_stub(stub, PROGRAM, [str(artifact[0])], "sm_86")
     assert "missing" in (stub / "log").read_text()
+
+
+def test_kernels_between_input_and_output_are_recorded_once_and_launched_as_a_graph(stub, tmp_path):
+    """The first reads what is given, the last writes what is given back; the others are not."""
+    net = torch.nn.Sequential(*(torch.nn.Linear(48, 48) for _ in range(4))).eval().half()
+    compiled = burnish.compile(
+        net, (torch.randn(5, 48).half(),), "cuda:sm_90", cuda_graphs=True, cache=False
+    )
+    path = compiled.save(tmp_path / "net.burnish")
+    printed, calls = run_under_stub(stub, PROGRAM, [str(path)], "sm_90")
+    assert printed.splitlines() == ["(5, 48) float16"] * 3
+    kinds = [call[0] for call in calls if call[0] not in ("load", "kernel")]
+    first = ["launch", "launch", "launch", "capture", "captured", "captured", "capture", "launch"]
+    later = ["launch", "graph", "launch"]
+    assert kinds == [*first, *later, *later]
+    assert [call[1] for call in calls if call[0] == "graph"] == ["2", "2"]
+
+
+def test_graphs_are_for_gpus():
+    with pytest.raises(ConfigError, match="cuda_graphs is for CUDA; the target 'cpu'"):
+        burnish.compile(made(Net), (torch.randn(5, 48),), cuda_graphs=True)
