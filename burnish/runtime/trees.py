@@ -91,6 +91,7 @@ def flatten(node: Node, value: object, put: Callable[[int, object], None], where
     if isinstance(node, int):
         put(node, value)
         return
+    value = opened(value)
     ((kind, items),) = node.items()
     if kind == "const":
         if not _is_same(value, items):
@@ -110,6 +111,22 @@ def flatten(node: Node, value: object, put: Callable[[int, object], None], where
         raise ValueError(f"{where} must be a {kind} of {len(items)}, got {_short(value)}")
     for index, (item, part) in enumerate(zip(items, value, strict=True)):
         flatten(item, part, put, f"{where}[{index}]")
+
+
+def opened(value: Any) -> Any:
+    """A cache of ``transformers`` as a tuple of (keys, values) a layer, or a dict of two caches.
+
+    Anything else as it is.
+    """
+    if not type(value).__module__.startswith("transformers."):
+        return value
+    sides = ("self_attention_cache", "cross_attention_cache")
+    if all(hasattr(value, side) for side in sides):
+        return {side: getattr(value, side) for side in sides}
+    layers = getattr(value, "layers", None)
+    if isinstance(layers, list) and all(hasattr(layer, "keys") for layer in layers):
+        return tuple((one.keys, one.values) for one in layers if one.keys is not None)
+    return value
 
 
 def paths(node: Node, prefix: str = "") -> Iterator[tuple[int, str]]:

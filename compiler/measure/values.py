@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from burnish.runtime.trees import opened
+
 
 def array(leaf: Any) -> np.ndarray:
     """A leaf (torch or TVM tensor, NumPy array, number) as a NumPy array.
@@ -36,8 +38,9 @@ def plain(tree: Any) -> Any:
     """The tree with dicts, lists and tuples as containers and NumPy arrays as leaves.
 
     A mapping becomes a dict, a dataclass a dict of its fields that are not None, a named tuple
-    a tuple; None stays.
+    a tuple, a cache of ``transformers`` what it holds; None stays.
     """
+    tree = opened(tree)
     if tree is None:
         return None
     if isinstance(tree, Mapping):

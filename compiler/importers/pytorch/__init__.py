@@ -14,10 +14,11 @@ from torch.utils import _pytree as pytree
 
 from burnish.compiler.errors import ImportModelError
 from burnish.compiler.importers.memory import check_memory
+from burnish.compiler.importers.pytorch.caches import nested
 from burnish.compiler.importers.pytorch.dynamic import by_argument, label, open_axes
 from burnish.compiler.importers.pytorch.export import decompose, export
 from burnish.compiler.importers.pytorch.limits import broadcast_limits
-from burnish.compiler.importers.pytorch.read_sizes import from_tensor, read_sizes
+from burnish.compiler.importers.pytorch.read_sizes import read_sizes
 from burnish.compiler.importers.pytorch.symbols import SymbolTable
 from burnish.compiler.importers.pytorch.translator import Translator
 from burnish.compiler.importers.tensors import to_tvm, torch_dtype
@@ -93,7 +94,7 @@ def _argument_nodes(
             raise ImportModelError(
                 f"input {spec.arg.name!r} is a symbolic number: give it as a tensor or a constant"
             )
-    args, kwargs = pytree.tree_unflatten(leaves, program.call_spec.in_spec)
+    args, kwargs = nested(program.call_spec.in_spec, leaves)
     values = [*args, *kwargs.values()]
     if names is None:
         names = [_top_name(value, specs, leaves) for value in args] + list(kwargs)
@@ -143,7 +144,7 @@ def _signature(
         arguments = tuple(
             (name, trees.encode(value)) for name, value, _ in _argument_nodes(program, names)
         )
-        tree = trees.encode(pytree.tree_unflatten(leaves, program.call_spec.out_spec))
+        tree = trees.encode(nested(program.call_spec.out_spec, leaves))
     except TypeError as error:
         raise ImportModelError(f"inputs or outputs cannot be described: {error}") from error
     for index, path in trees.paths(tree):
@@ -181,8 +182,10 @@ def _symbols(program: ExportedProgram, names: list[str] | None, dynamic: Any) ->
     for symbol, high in broadcast_limits(program.graph).items():
         low, found = ranges.get(symbol, (1, None))
         ranges[symbol] = (low, high if found is None else min(found, high))
-    used = {s: r for s, r in ranges.items() if s.isidentifier() and not from_tensor(s)}
-    return SymbolTable(chosen, used, read_sizes(program.graph))
+    shapes = [size.node.expr for t in tensors for size in t.shape if isinstance(size, torch.SymInt)]
+    used = {str(symbol) for expr in shapes for symbol in expr.free_symbols}
+    limits = {symbol: limit for symbol, limit in ranges.items() if symbol in used}
+    return SymbolTable(chosen, limits, read_sizes(program.graph))
 
 
 def _is_leaf(value: Any) -> bool:

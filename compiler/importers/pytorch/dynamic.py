@@ -6,6 +6,7 @@ arguments. Below an argument it follows the argument's own nesting:
 1. a tensor ``[2, 8]``: ``{0: "batch", 1: "seq"}``, ``["batch", None]``, or None: nothing is open
 2. a dict: by key; a tuple or list: by position, as a sequence or ``{1: ...}``
 3. a dataclass (a ``ModelOutput`` too): by field
+4. a cache of ``transformers``: axes once for all its tensors, or by layer, (keys, values) each
 
 A size is a name, or a ``torch.export.Dim`` where it has limits. One name is one size.
 """
@@ -22,6 +23,7 @@ from torch.export import Dim
 from torch.utils import _pytree as pytree
 
 from burnish.compiler.errors import ImportModelError
+from burnish.compiler.importers.pytorch import caches
 
 Open = dict[int, Any]
 """Axis -> the user's word for its size, of one tensor."""
@@ -63,6 +65,7 @@ def open_axes(
             raise ImportModelError(f"dynamic gives sizes for {where}, which is no tensor")
         yield value, {}
         return
+    spec = caches.spec_of(spec, value)
     specs = _by_key(spec, list(parts), where)
     for key, part in parts.items():
         yield from open_axes(part, specs.get(key), f"{where}[{key!r}]", is_tensor)
@@ -70,6 +73,8 @@ def open_axes(
 
 def _parts(value: Any) -> dict[Any, Any] | None:
     """What a container holds, by key, field or position; None for a lone value."""
+    if caches.is_cache(value):
+        return caches.children(value)
     if isinstance(value, Mapping):
         return dict(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -225,16 +230,19 @@ def arranged(model: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, A
     return dict(inspect.signature(model.forward).bind(*args, **kwargs).arguments)
 
 
-def register_dataclasses(value: Any) -> None:
-    """Make the dataclasses in a structure known to torch's pytree, as torch.export needs it."""
+def register_containers(value: Any) -> None:
+    """Make the dataclasses and caches in a structure known to torch's pytree, for torch.export."""
     if isinstance(value, torch.Tensor):
         return
     kind = type(value)
+    if caches.is_cache(value):
+        caches.register_cache(kind)
+        return
     known = kind in pytree.SUPPORTED_NODES
     if dataclasses.is_dataclass(value) and not known and not isinstance(value, (type, Mapping)):
         torch.export.register_dataclass(kind)
     for part in (_parts(value) or {}).values():
-        register_dataclasses(part)
+        register_containers(part)
 
 
 __all__ = [
@@ -243,5 +251,5 @@ __all__ = [
     "by_argument",
     "label",
     "open_axes",
-    "register_dataclasses",
+    "register_containers",
 ]

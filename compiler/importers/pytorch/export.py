@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from torch.export import ExportedProgram, default_decompositions
 
 from burnish.compiler.errors import ImportModelError
 from burnish.compiler.importers.pytorch.custom import kept_whole
-from burnish.compiler.importers.pytorch.dynamic import OpenSizes, arranged, register_dataclasses
+from burnish.compiler.importers.pytorch.dynamic import OpenSizes, arranged, register_containers
 from burnish.compiler.importers.pytorch.recurrences import (
     SEQUENCES,
     kept_by_shape,
@@ -61,11 +62,17 @@ def export(
     args, kwargs = split_examples(model, example_inputs)
     names = _argument_names(model, args, kwargs)
     values = dict(zip(names, [*args, *kwargs.values()], strict=True))
-    register_dataclasses(list(values.values()))
+    register_containers(list(values.values()))
     sizes = OpenSizes(values, dynamic)
     values = sizes.examples(values)
     given = _Call(model, len(args), list(kwargs), values)
-    with _eval_mode(model), _outputs_known(model), kept_by_shape(), no_packed_sequences(model):
+    with (
+        _eval_mode(model),
+        _outputs_known(model),
+        _keywords_known(model, kwargs),
+        kept_by_shape(),
+        no_packed_sequences(model),
+    ):
         try:
             program = _trace(given, sizes if sizes.dims or sizes.specs else None)
         except ImportModelError:
@@ -191,12 +198,43 @@ def _reason(error: Exception) -> str:
 
 @contextmanager
 def _outputs_known(model: torch.nn.Module) -> Iterator[None]:
-    """Dataclasses that the model returns are made known to torch as they come."""
-    hook = model.register_forward_hook(lambda _model, _args, output: register_dataclasses(output))
+    """Dataclasses and caches that the model returns are made known to torch as they come."""
+    hook = model.register_forward_hook(lambda _model, _args, output: register_containers(output))
     try:
         yield
     finally:
         hook.remove()
+
+
+@contextmanager
+def _keywords_known(model: torch.nn.Module, names: Iterable[str]) -> Iterator[None]:
+    """Keywords that ``forward`` takes as ``**kwargs`` as parameters of its own.
+
+    torch.export loses their open sizes otherwise.
+    """
+    forward = model.forward
+    signature = inspect.signature(forward)
+    known = signature.parameters.values()
+    extra = [name for name in names if name not in signature.parameters]
+    if not extra:
+        yield
+        return
+
+    @functools.wraps(forward)
+    def named(*args: Any, **kwargs: Any) -> Any:
+        return forward(*args, **kwargs)
+
+    kept = [p for p in known if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    more = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in extra]
+    named.__signature__ = signature.replace(parameters=[*kept, *more])  # type: ignore[attr-defined]
+    own = model.__dict__.get("forward")
+    model.__dict__["forward"] = named
+    try:
+        yield
+    finally:
+        model.__dict__.pop("forward")
+        if own is not None:
+            model.__dict__["forward"] = own
 
 
 @contextmanager

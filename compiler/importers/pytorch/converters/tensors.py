@@ -66,6 +66,21 @@ def _from_start(t: Translator, start: Any, size: Any) -> Any:
     return int(place) if isinstance(place, tvm.tirx.IntImm) else place
 
 
+def cat(node: fx.Node, t: Translator) -> relax.Expr:
+    """Joined along an axis; vectors without elements are left out, whatever the others' rank."""
+    a = arguments(node, t)
+    values = node.args[0]
+    parts = [
+        part
+        for part, value in zip(a["tensors"], values, strict=True)  # type: ignore[arg-type]
+        if tuple(value.meta["val"].shape) != (0,)
+        or value.meta["val"].ndim == len(t.result_shape(node))
+    ]
+    dtype = t.result_dtype(node)
+    parts = [p if t.dtype_of(p) == dtype else t.emit(op.astype(p, dtype)) for p in parts]
+    return parts[0] if len(parts) == 1 else op.concat(parts, a["dim"])
+
+
 def elu(node: fx.Node, t: Translator) -> relax.Expr:
     """``scale * (max(0, x) + alpha * (exp(min(0, input_scale * x)) - 1))``; TVM's has no scales."""
     a = arguments(node, t)
@@ -198,6 +213,7 @@ TENSORS: dict[str, Converter] = {
     "amax.default": reduction(op.max),
     "amin.default": reduction(op.min),
     "avg_pool2d.default": avg_pool2d,
+    "cat.default": cat,
     "clamp.default": clamp,
     "div.Tensor_mode": divide,
     "elu.default": elu,
