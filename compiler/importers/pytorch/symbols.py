@@ -63,7 +63,7 @@ class SymbolTable:
 
     def expression(self, expr: sympy.Expr) -> Any:
         """What :meth:`size` gives for an expression of torch's symbols."""
-        return self.analyzer.simplify(self._convert(expr))
+        return self.analyzer.simplify(self._convert(in_chunks(expr)))
 
     def bounds(self) -> dict[str, dict[str, int]]:
         """Function attributes with the limits of each symbol, as TVM's planners read them."""
