@@ -33,6 +33,8 @@ KINDS: Mapping[str, Mapping[str, str]] = {
     "opencl": {"cl": ".cl", "ir": ".py"},
 }
 """What there is to see, by kind of target, and the suffix of its files. ``ir`` is TVMScript."""
+HOST_ONLY = "tirx.is_host_func"
+"""Mark of what computes sizes for the virtual machine, and is no kernel."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,11 @@ def emit(stage: Tuned | Optimized, kinds: Iterable[str], pattern: str = "*") -> 
 
 
 def _matching(mod: tvm.IRModule, pattern: str) -> list[str]:
-    names = [str(v.name_hint) for v, f in mod.functions.items() if isinstance(f, tirx.PrimFunc)]
+    names = [
+        str(var.name_hint)
+        for var, func in mod.functions.items()
+        if isinstance(func, tirx.PrimFunc) and HOST_ONLY not in (func.attrs or {})
+    ]
     chosen = sorted(fnmatch.filter(names, pattern))
     if not chosen:
         raise ConfigError(f"no kernel matches {pattern!r}; there are {', '.join(sorted(names))}")
