@@ -7,6 +7,7 @@ import sys
 import tomllib
 from importlib.metadata import requires, version
 
+from burnish.runtime.pins import PINS
 from support import ROOT
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -73,3 +74,15 @@ def test_import_stays_light() -> None:
 def test_no_test_folder_hides_the_package() -> None:
     """``tests`` is on the path: a folder ``tests/burnish`` would be imported as ``burnish``."""
     assert not (ROOT / "tests" / "burnish").exists()
+
+
+def test_the_runtimes_own_distribution_says_the_same() -> None:
+    """``runtime/pyproject.toml``: version, the one TVM pair, and nothing else but NumPy."""
+    ours, theirs = PYPROJECT, tomllib.loads((ROOT / "runtime" / "pyproject.toml").read_text())
+    needed = theirs["project"]["dependencies"]
+    assert theirs["project"]["version"] == ours["project"]["version"]
+    assert theirs["project"]["requires-python"] == ours["project"]["requires-python"]
+    assert len(needed) == 2
+    assert set(needed) <= set(ours["project"]["dependencies"])
+    pins = {f"{name}=={version}" for name, version in PINS.items()}
+    assert pins <= {*needed, *theirs["build-system"]["requires"]}

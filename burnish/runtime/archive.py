@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 Part = bytes | memoryview
@@ -97,6 +97,15 @@ def members_in(content: memoryview, names: Sequence[str]) -> dict[str, memoryvie
 
     Raises :class:`DamagedError` for anything that :func:`written` would not have written.
     """
+    found, sums = placed(content, names)
+    check_sums(found, sums)
+    return found
+
+
+def placed(
+    content: memoryview, names: Sequence[str]
+) -> tuple[dict[str, memoryview], dict[str, int]]:
+    """:func:`members_in` by the headers alone, and the checksums that they say."""
     count, size, start = _ending(content)
     if count != len(names):
         raise DamagedError(_other_members(names))
@@ -107,7 +116,9 @@ def members_in(content: memoryview, names: Sequence[str]) -> dict[str, memoryvie
         at += length
     if at != start + size:
         raise DamagedError("its directory is longer than its members need")
-    found, place = {}, 0
+    found: dict[str, memoryview] = {}
+    sums: dict[str, int] = {}
+    place = 0
     for name, entry in zip(names, entries, strict=True):
         if entry.place != place:
             raise DamagedError(f"{name} lies where another member is, or something is before it")
@@ -117,13 +128,18 @@ def members_in(content: memoryview, names: Sequence[str]) -> dict[str, memoryvie
         data = content[place + len(head) : place + len(head) + entry.size]
         if len(data) != entry.size or place + len(head) + entry.size > start:
             raise DamagedError(f"{name} has a false size")
-        if _crc(data) != entry.crc:
-            raise DamagedError(f"the checksum of {name} does not match")
-        found[name] = data
+        found[name], sums[name] = data, entry.crc
         place += len(head) + entry.size
     if place != start:
         raise DamagedError("there is something between its members and its directory")
-    return found
+    return found, sums
+
+
+def check_sums(members: Mapping[str, memoryview], sums: Mapping[str, int]) -> None:
+    """Raise :class:`DamagedError` where a member has another checksum than its headers say."""
+    for name, data in members.items():
+        if _crc(data) != sums[name]:
+            raise DamagedError(f"the checksum of {name} does not match")
 
 
 def _ending(content: memoryview) -> tuple[int, int, int]:

@@ -23,6 +23,7 @@ import struct
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,14 +95,17 @@ def read_artifact(path: str | os.PathLike[str], *, sha256: str | None = None) ->
 
 
 def _checked(file: Path, content: memoryview) -> Artifact:
-    members = archive.members_in(content, NAMES)
-    found = manifest.read(members.pop(manifest.NAME))
-    # The file could be changed after the check: what is hashed is what will be written.
-    members["lib.so"] = memoryview(bytes(members["lib.so"]))
-    for name, data in members.items():
-        said = found.members[name]
-        if said.bytes != len(data) or said.sha256 != hashlib.sha256(data).hexdigest():
-            raise ValueError(f"the hash of {name} does not match")
+    members, sums = archive.placed(content, NAMES)
+    with ThreadPoolExecutor(1) as beside:  # checksums take a third of the time of the hashes
+        summed = beside.submit(archive.check_sums, dict(members), sums)
+        found = manifest.read(members.pop(manifest.NAME))
+        # The file could be changed after the check: what is hashed is what will be written.
+        members["lib.so"] = memoryview(bytes(members["lib.so"]))
+        for name, data in members.items():
+            said = found.members[name]
+            if said.bytes != len(data) or said.sha256 != hashlib.sha256(data).hexdigest():
+                raise ValueError(f"the hash of {name} does not match")
+        summed.result()
     artifact = Artifact(file, found, members)
     artifact.weights()
     return artifact

@@ -387,7 +387,7 @@ def test_one_flipped_bit_of_a_weight_is_noticed():
     place = data.index(made(Mlp)[0].bias.detach().numpy().tobytes())
     data[place] ^= 1
     entry.path.write_bytes(data)
-    with pytest.warns(UserWarning, match=r"the checksum of params.safetensors does not match"):
+    with pytest.warns(UserWarning, match=r"the hash of params.safetensors does not match"):
         burnish.compile(made(Mlp), (X,))
 
 

@@ -161,12 +161,17 @@ def test_a_resolved_part_that_cannot_be(text, message):
         burnish.compile(made(Mlp), (X,), config=config)
 
 
-def test_what_was_given_in_code_must_be_given_again(recipe):
-    config = CompileConfig.from_toml_text(recipe)
-    assert config.resolved is not None
-    left = replace(config, resolved=replace(config.resolved, left_out=("calibration", "evaluate")))
+def test_what_was_given_in_code_must_be_given_again(tmp_path):
+    given = {"calibration": [(X,)], "evaluate": lambda model: 1.0}
+    first = burnish.compile(made(Mlp), (X,), cache=False, **given)
+    path = first.save(tmp_path / "m.burnish")
+    assert burnish.load(path).source.calibration == first.source.calibration
+    assert re.fullmatch("[0-9a-f]{64}", str(first.source.calibration))
+    config = CompileConfig.from_toml_text(first.recipe)
     with pytest.raises(ConfigError, match="resolved with calibration given in code: give the same"):
-        burnish.compile(made(Mlp), (X,), config=left)
+        burnish.compile(made(Mlp), (X,), config=config)
+    second = burnish.compile(made(Mlp), (X,), config=config, calibration=[(X,)], cache=False)
+    assert second.save(tmp_path / "again").read_bytes() == path.read_bytes()
 
 
 def test_tuned_kernels_come_from_the_rules_and_the_database(unmeasured, tmp_path):
