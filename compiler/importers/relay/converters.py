@@ -12,6 +12,7 @@ from burnish.compiler.importers.relay.ops import (
     qnn,
     reduce,
     shape,
+    signal,
     vision,
 )
 
@@ -23,6 +24,7 @@ CONVERTERS: dict[str, Converter] = {
     **nn.CONVERTERS,
     **image.CONVERTERS,
     **vision.CONVERTERS,
+    **signal.CONVERTERS,
     **qnn.CONVERTERS,
     **dyn.CONVERTERS,
 }

@@ -613,3 +613,11 @@ case(
     lambda x: relay.arange(relay.take(relay.shape_of(x), relay.const(0)), dtype="int32"),
     _m,
 )
+case("dft", lambda re, im: op.transform.dft(re, im).astuple(), f(2, 3, 7), f(2, 3, 7))
+case("dft/inverse", lambda re, im: op.transform.dft(re, im, True).astuple(), f(2, 6), f(2, 6))
+case("stft", lambda x, w: op.transform.stft(x, 6, 2, 5, w), f(2, 17), f(6))
+case("stft/all", lambda x, w: op.transform.stft(x, 8, 3, 8, w, True, False), f(1, 20), f(8))
+case("nn.correlation", lambda x, y: nn.correlation(x, y, 1, 2, 1, 1, 2, True, "NCHW"),
+     f(1, 3, 6, 7), f(1, 3, 6, 7))  # fmt: skip
+case("nn.correlation/differences", lambda x, y: nn.correlation(x, y, 3, 4, 2, 2, [3, 2, 4, 5],
+     False, "NCHW"), f(2, 2, 9, 8), f(2, 2, 9, 8))  # fmt: skip

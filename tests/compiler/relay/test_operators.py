@@ -20,12 +20,13 @@ from burnish.compiler.importers.relay.ops import (
     qnn,
     reduce,
     shape,
+    signal,
     vision,
 )
 
 FAMILIES = {
     family.__name__.rpartition(".")[2]: family
-    for family in (dyn, elementwise, image, index, nn, qnn, reduce, shape, vision)
+    for family in (dyn, elementwise, image, index, nn, qnn, reduce, shape, signal, vision)
 }
 FAST = ("dyn", "reduce")
 # Identities that no other operator's case stands for are the same line of code.
