@@ -30,12 +30,18 @@ class Kind:
 
 @dataclass(frozen=True)
 class Architecture:
-    """One model type, the settings of its configuration, and how it is called."""
+    """One model type, the settings of its configuration, and how it is called.
+
+    ``measured``: batch norms have the statistics of random inputs, not drawn ones. A model that
+    picks the best of many places needs it: without, all places score alike, and which are picked
+    is decided by rounding.
+    """
 
     model_type: str
     kind: Kind
     settings: Mapping[str, Any] = field(default_factory=dict)
     auto: str = "AutoModel"
+    measured: bool = False
 
     def __str__(self) -> str:
         return self.model_type
@@ -48,6 +54,8 @@ class Architecture:
         torch.manual_seed(0)
         model = getattr(transformers, self.auto).from_config(config).eval()
         draw_weights_(model)
+        if self.measured:
+            measure_statistics_(model, self.inputs(model, {"batch": 8}))
         return model
 
     def inputs(self, model: nn.Module, sizes: Sizes | None = None) -> dict[str, torch.Tensor]:
@@ -83,6 +91,17 @@ def draw_weights_(model: nn.Module) -> None:
             bias = getattr(module, "bias", None)
             if isinstance(bias, torch.Tensor) and bias.is_floating_point():
                 bias.normal_(std=0.1)
+
+
+def measure_statistics_(model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> None:
+    """Batch norms with the statistics of what they are given for these inputs."""
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    for norm in norms:
+        norm.momentum = 1.0
+        norm.train()
+    with torch.no_grad():
+        model(**inputs)
+    model.eval()
 
 
 def _tokens(sizes: Sizes, seq: str = "seq") -> torch.Tensor:
@@ -240,6 +259,15 @@ _TOWERS = {
 _BACKBONE = (
     "resnet",
     {**_STAGES, "embedding_size": 8, "out_features": ["stage4"], "layer_type": "basic"},
+)
+_PYRAMID = (
+    "rt_detr_resnet",
+    {
+        **_STAGES,
+        "embedding_size": 8,
+        "out_features": ["stage2", "stage3", "stage4"],
+        "layer_type": "basic",
+    },
 )
 _LM = "AutoModelForCausalLM"
 
@@ -502,6 +530,29 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         decoder_ffn_dim=48,
         num_queries=7,
         backbone_config=_BACKBONE,
+    ),
+    replace(
+        _case(
+            "rt_detr",
+            IMAGE,
+            {},
+            "AutoModelForObjectDetection",
+            d_model=32,
+            encoder_hidden_dim=32,
+            encoder_in_channels=[16, 24, 32],
+            encoder_attention_heads=4,
+            encoder_ffn_dim=48,
+            decoder_in_channels=[32, 32, 32],
+            decoder_layers=1,
+            decoder_attention_heads=4,
+            decoder_ffn_dim=48,
+            hidden_expansion=0.5,
+            num_queries=7,
+            num_denoising=0,
+            num_labels=5,
+            backbone_config=_PYRAMID,
+        ),
+        measured=True,
     ),
     _case(
         "depth_anything",
