@@ -34,7 +34,14 @@ Model = Annotated[
         show_default=False,
     ),
 ]
-Target = Annotated[str, typer.Option("--target", "-t", help="What to build for.")]
+Target = Annotated[
+    str,
+    typer.Option(
+        "--target",
+        "-t",
+        help="What to build for: cpu, llvm -mcpu=NAME, cuda:sm_90, opencl, opencl:mali, ...",
+    ),
+]
 Sha256 = Annotated[
     str | None,
     typer.Option(metavar="HEX", help="What the file's sha256 must be, as its maker gave it."),

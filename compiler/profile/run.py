@@ -15,7 +15,7 @@ import tvm
 
 from burnish.compiler.bench.peaks import Peaks, known_peaks
 from burnish.compiler.compiled import Compiled
-from burnish.compiler.errors import ConfigError
+from burnish.compiler.errors import ConfigError, TargetError
 from burnish.compiler.measure import MeasureService, describe_machine
 from burnish.compiler.measure.load import LoadMeter
 from burnish.compiler.profile.kernel import Kernel, external
@@ -23,6 +23,7 @@ from burnish.compiler.profile.paths import module_paths
 from burnish.compiler.profile.recorder import BUILTIN
 from burnish.compiler.profile.result import Line, Profile, limit_of
 from burnish.compiler.profile.runner import ProfileRunner
+from burnish.targets.target import CpuTarget
 
 NAME = "profile"
 
@@ -44,9 +45,16 @@ def profile(
     end early, never before the third, after ``budget_s`` seconds. ``peaks`` are the machine's,
     measured once and kept by default.
 
-    Raises ConfigError where there are no inputs or kernel records, MeasureError where there is no
+    Raises TargetError for a model that is not for CPUs, ConfigError where there are no inputs or
+    kernel records, MeasureError where there is no
     C compiler or the calls fail.
     """
+    if not isinstance(compiled.target, CpuTarget):
+        raise TargetError(
+            f"a profile is of kernels on the CPU, and the model is built for "
+            f"{compiled.target.name!r}: profile it built for 'cpu', or time it with compare",
+            stage="profile",
+        )
     given = _inputs(compiled, inputs)
     if not compiled.kernels:
         raise ConfigError("the model has no kernel records: compile it again with this version")

@@ -20,16 +20,15 @@ class OpenclTarget:
     """An OpenCL device, and the x86-64 or ARM host beside it.
 
     ``work_group`` is the most work items in one work group, ``local_memory`` the bytes of local
-    memory it may have, ``lanes`` the float32 values that one work item loads at once, ``half``
-    whether the device has the extension ``cl_khr_fp16``. ``device`` is what TVM's rules call it,
-    empty for any. ``threads`` is of the host, whose code only launches.
+    memory it may have, ``half`` whether the device has the extension ``cl_khr_fp16``. ``device``
+    is what TVM's rules call it, who choose vectors by it, empty for any. ``threads`` is of the
+    host, whose code only launches.
     """
 
     name: str = "opencl"
     device: str = ""
     work_group: int = 256
     local_memory: int = 32 * KIB
-    lanes: int = 4
     half: bool = False
     threads: int = 1
 

@@ -18,6 +18,7 @@ from torch import nn
 
 import burnish
 from burnish import cli
+from opencl_support import require_device
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -336,3 +337,17 @@ def test_extract_writes_the_members_of_a_whole_artifact(
 def files_in(artifact: Path) -> list[str]:
     with zipfile.ZipFile(artifact) as archive:
         return archive.namelist()
+
+
+@pytest.mark.heavy
+def test_the_verbs_work_on_an_opencl_device(call: Call) -> None:
+    require_device()
+    document(call("compile", "net.pt2", "-o", "device.burnish", "--target", "opencl", "--json"))
+    found = document(call("inspect", "device.burnish", "--json"))
+    assert found["manifest"]["target"]["kind"] == "opencl"
+    document(call("run", "device.burnish", "--random", "--json"))
+    arguments = ("--target", "opencl", "--max-error", "1e-5", "--json")
+    assert document(call("compare", "net.pt2", *arguments))["failures"] == []
+    code, _, err = call("profile", "device.burnish")
+    assert code != 0
+    assert "a profile is of kernels on the CPU, and the model is built for 'opencl'" in err

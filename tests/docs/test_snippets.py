@@ -19,6 +19,7 @@ import pytest
 
 from burnish import cli
 from burnish.compiler.config import CompileConfig
+from opencl_support import require_device
 from support import ROOT
 
 PAGES = ("README.md", *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md"))))
@@ -66,6 +67,8 @@ def run_console(text: str) -> None:
 @pytest.mark.usefixtures("short_timings")
 @pytest.mark.parametrize("page", PAGES)
 def test_snippets(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if page == "docs/opencl.md":
+        require_device()
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {"__name__": "__main__"}
     for block in blocks(page):
