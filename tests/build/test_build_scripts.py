@@ -77,13 +77,13 @@ def test_build_for_this_cpu_as_a_build_system_does(net: str, tmp_path: Path) -> 
     torch.testing.assert_close(loaded(given).sum(-1), torch.ones(2))
 
 
-def test_the_verb_of_the_python_api_stays() -> None:
-    code = (
-        "import burnish; burnish.build; import burnish.build.cuda; assert callable(burnish.build)"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+def test_the_verb_of_the_python_api_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package of the scripts takes the verb's place among the names of burnish."""
+    package = sys.modules["burnish.build"]
+    monkeypatch.setitem(vars(burnish), "build", package)
     stage = burnish.optimize(burnish.import_model(nn.ReLU().eval(), (torch.randn(3),)))
-    torch.testing.assert_close(burnish.build(stage)(-torch.ones(3)), torch.zeros(3))
+    for verb in (burnish.build, burnish.__getattr__("build")):
+        torch.testing.assert_close(verb(stage)(-torch.ones(3)), torch.zeros(3))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.__name__)

@@ -65,6 +65,7 @@ def test_keras_beside_its_backend() -> None:
     assert result.parity.rel < 1e-4
 
 
+@pytest.mark.heavy
 def test_relay_beside_its_own_plain_build(tmp_path: Path) -> None:
     path = tmp_path / "net.json"
     path.write_bytes(lzma.decompress((RELAY / "gru.json.xz").read_bytes()))
