@@ -9,7 +9,9 @@ import torch
 from small_nets import made
 
 import burnish
-from burnish.compiler.errors import BuildError, ConfigError, TargetError
+from burnish import runtime
+from burnish.compiler.errors import ArtifactError, BuildError, ConfigError, TargetError
+from burnish.runtime import cuda
 from burnish.targets.cuda import nvrtc
 from burnish.targets.cuda.target import CudaTarget
 from cuda_support import require_compiler
@@ -59,6 +61,9 @@ def test_it_is_saved_and_loaded_and_says_why_it_cannot_run(compiled, tmp_path, m
     assert loaded.report.resources == compiled.report.resources
     with pytest.raises(TargetError, match=f"{TARGET}.*cannot run here: {reason}"):
         loaded(torch.randn(5, 48).half())
+    monkeypatch.setattr(cuda, "device_capability", lambda: reason)
+    with pytest.raises(ArtifactError, match=f"net.burnish cannot run here: {reason}"):
+        runtime.load(tmp_path / "net.burnish")
 
 
 def test_a_kernel_that_does_not_compile_fails_the_build(monkeypatch):
