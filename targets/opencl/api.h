@@ -61,51 +61,49 @@ constexpr cl_uint CL_PROGRAM_BINARIES = 0x1166;
 constexpr cl_uint CL_PROGRAM_BUILD_LOG = 0x1183;
 constexpr cl_uint CL_KERNEL_WORK_GROUP_SIZE = 0x11B0;
 constexpr cl_uint CL_KERNEL_LOCAL_MEM_SIZE = 0x11B2;
-constexpr cl_uint CL_KERNEL_PREFERRED_WORK_GROUP_SIZE_MULTIPLE = 0x11B3;
 constexpr cl_uint CL_PROFILING_COMMAND_START = 0x1282;
 constexpr cl_uint CL_PROFILING_COMMAND_END = 0x1283;
 
 // X(result, name, parameters): every function the runtime calls.
-#define BURNISH_OPENCL_FUNCTIONS(X)                                                               \
-  X(cl_int, clGetPlatformIDs, (cl_uint, cl_platform_id*, cl_uint*))                               \
-  X(cl_int, clGetPlatformInfo, (cl_platform_id, cl_uint, size_t, void*, size_t*))                 \
-  X(cl_int, clGetDeviceIDs, (cl_platform_id, cl_bitfield, cl_uint, cl_device_id*, cl_uint*))      \
-  X(cl_int, clGetDeviceInfo, (cl_device_id, cl_uint, size_t, void*, size_t*))                     \
-  X(cl_context, clCreateContext,                                                                  \
-    (const intptr_t*, cl_uint, const cl_device_id*, void*, void*, cl_int*))                       \
-  X(cl_command_queue, clCreateCommandQueue, (cl_context, cl_device_id, cl_bitfield, cl_int*))     \
-  X(cl_mem, clCreateBuffer, (cl_context, cl_bitfield, size_t, void*, cl_int*))                    \
-  X(cl_int, clReleaseMemObject, (cl_mem))                                                         \
-  X(cl_program, clCreateProgramWithSource,                                                        \
-    (cl_context, cl_uint, const char**, const size_t*, cl_int*))                                  \
-  X(cl_program, clCreateProgramWithBinary,                                                        \
-    (cl_context, cl_uint, const cl_device_id*, const size_t*, const unsigned char**, cl_int*,     \
-     cl_int*))                                                                                    \
-  X(cl_int, clBuildProgram,                                                                       \
-    (cl_program, cl_uint, const cl_device_id*, const char*, void*, void*))                        \
-  X(cl_int, clGetProgramInfo, (cl_program, cl_uint, size_t, void*, size_t*))                      \
-  X(cl_int, clGetProgramBuildInfo, (cl_program, cl_device_id, cl_uint, size_t, void*, size_t*))   \
-  X(cl_int, clReleaseProgram, (cl_program))                                                       \
-  X(cl_kernel, clCreateKernel, (cl_program, const char*, cl_int*))                                \
-  X(cl_int, clSetKernelArg, (cl_kernel, cl_uint, size_t, const void*))                            \
-  X(cl_int, clGetKernelWorkGroupInfo, (cl_kernel, cl_device_id, cl_uint, size_t, void*, size_t*)) \
-  X(cl_int, clReleaseKernel, (cl_kernel))                                                         \
-  X(cl_int, clEnqueueNDRangeKernel,                                                               \
-    (cl_command_queue, cl_kernel, cl_uint, const size_t*, const size_t*, const size_t*, cl_uint,  \
-     const cl_event*, cl_event*))                                                                 \
-  X(cl_int, clEnqueueReadBuffer,                                                                  \
-    (cl_command_queue, cl_mem, cl_uint, size_t, size_t, void*, cl_uint, const cl_event*,          \
-     cl_event*))                                                                                  \
-  X(cl_int, clEnqueueWriteBuffer,                                                                 \
-    (cl_command_queue, cl_mem, cl_uint, size_t, size_t, const void*, cl_uint, const cl_event*,    \
-     cl_event*))                                                                                  \
-  X(cl_int, clEnqueueCopyBuffer,                                                                  \
-    (cl_command_queue, cl_mem, cl_mem, size_t, size_t, size_t, cl_uint, const cl_event*,          \
-     cl_event*))                                                                                  \
-  X(cl_int, clFinish, (cl_command_queue))                                                         \
-  X(cl_int, clWaitForEvents, (cl_uint, const cl_event*))                                          \
-  X(cl_int, clGetEventProfilingInfo, (cl_event, cl_uint, size_t, void*, size_t*))                 \
-  X(cl_int, clRetainEvent, (cl_event))                                                            \
+#define BURNISH_OPENCL_FUNCTIONS(X)                                                                \
+  X(cl_int, clGetPlatformIDs, (cl_uint, cl_platform_id*, cl_uint*))                                \
+  X(cl_int, clGetPlatformInfo, (cl_platform_id, cl_uint, size_t, void*, size_t*))                  \
+  X(cl_int, clGetDeviceIDs, (cl_platform_id, cl_bitfield, cl_uint, cl_device_id*, cl_uint*))       \
+  X(cl_int, clGetDeviceInfo, (cl_device_id, cl_uint, size_t, void*, size_t*))                      \
+  X(cl_context, clCreateContext,                                                                   \
+    (const intptr_t*, cl_uint, const cl_device_id*, void*, void*, cl_int*))                        \
+  X(cl_command_queue, clCreateCommandQueue, (cl_context, cl_device_id, cl_bitfield, cl_int*))      \
+  X(cl_mem, clCreateBuffer, (cl_context, cl_bitfield, size_t, void*, cl_int*))                     \
+  X(cl_int, clReleaseMemObject, (cl_mem))                                                          \
+  X(cl_program, clCreateProgramWithSource,                                                         \
+    (cl_context, cl_uint, const char**, const size_t*, cl_int*))                                   \
+  X(cl_program, clCreateProgramWithBinary,                                                         \
+    (cl_context, cl_uint, const cl_device_id*, const size_t*, const unsigned char**, cl_int*,      \
+     cl_int*))                                                                                     \
+  X(cl_int, clBuildProgram, (cl_program, cl_uint, const cl_device_id*, const char*, void*, void*)) \
+  X(cl_int, clGetProgramInfo, (cl_program, cl_uint, size_t, void*, size_t*))                       \
+  X(cl_int, clGetProgramBuildInfo, (cl_program, cl_device_id, cl_uint, size_t, void*, size_t*))    \
+  X(cl_int, clReleaseProgram, (cl_program))                                                        \
+  X(cl_kernel, clCreateKernel, (cl_program, const char*, cl_int*))                                 \
+  X(cl_int, clSetKernelArg, (cl_kernel, cl_uint, size_t, const void*))                             \
+  X(cl_int, clGetKernelWorkGroupInfo, (cl_kernel, cl_device_id, cl_uint, size_t, void*, size_t*))  \
+  X(cl_int, clReleaseKernel, (cl_kernel))                                                          \
+  X(cl_int, clEnqueueNDRangeKernel,                                                                \
+    (cl_command_queue, cl_kernel, cl_uint, const size_t*, const size_t*, const size_t*, cl_uint,   \
+     const cl_event*, cl_event*))                                                                  \
+  X(cl_int, clEnqueueReadBuffer,                                                                   \
+    (cl_command_queue, cl_mem, cl_uint, size_t, size_t, void*, cl_uint, const cl_event*,           \
+     cl_event*))                                                                                   \
+  X(cl_int, clEnqueueWriteBuffer,                                                                  \
+    (cl_command_queue, cl_mem, cl_uint, size_t, size_t, const void*, cl_uint, const cl_event*,     \
+     cl_event*))                                                                                   \
+  X(cl_int, clEnqueueCopyBuffer,                                                                   \
+    (cl_command_queue, cl_mem, cl_mem, size_t, size_t, size_t, cl_uint, const cl_event*,           \
+     cl_event*))                                                                                   \
+  X(cl_int, clFinish, (cl_command_queue))                                                          \
+  X(cl_int, clWaitForEvents, (cl_uint, const cl_event*))                                           \
+  X(cl_int, clGetEventProfilingInfo, (cl_event, cl_uint, size_t, void*, size_t*))                  \
+  X(cl_int, clRetainEvent, (cl_event))                                                             \
   X(cl_int, clReleaseEvent, (cl_event))
 
 // The functions of one implementation.
@@ -120,8 +118,8 @@ struct Api {
     void* library = dlopen(path.c_str(), RTLD_LAZY | RTLD_LOCAL);
     if (library == nullptr) return dlerror();
     std::string missing;
-#define BURNISH_OPENCL_LOAD(Result, Name, Parameters)                      \
-  Name = reinterpret_cast<Result(*) Parameters>(dlsym(library, #Name));    \
+#define BURNISH_OPENCL_LOAD(Result, Name, Parameters)                   \
+  Name = reinterpret_cast<Result(*) Parameters>(dlsym(library, #Name)); \
   if (Name == nullptr && missing.empty()) missing = #Name;
     BURNISH_OPENCL_FUNCTIONS(BURNISH_OPENCL_LOAD)
 #undef BURNISH_OPENCL_LOAD
@@ -135,22 +133,41 @@ struct Api {
 // What OpenCL calls an error code; the specification's names.
 inline std::string ErrorName(cl_int code) {
   static const std::pair<cl_int, const char*> names[] = {
-      {-1, "CL_DEVICE_NOT_FOUND"}, {-2, "CL_DEVICE_NOT_AVAILABLE"},
-      {-3, "CL_COMPILER_NOT_AVAILABLE"}, {-4, "CL_MEM_OBJECT_ALLOCATION_FAILURE"},
-      {-5, "CL_OUT_OF_RESOURCES"}, {-6, "CL_OUT_OF_HOST_MEMORY"},
-      {-7, "CL_PROFILING_INFO_NOT_AVAILABLE"}, {-8, "CL_MEM_COPY_OVERLAP"},
-      {-11, "CL_BUILD_PROGRAM_FAILURE"}, {-12, "CL_MAP_FAILURE"},
-      {-14, "CL_EXEC_STATUS_ERROR_FOR_EVENTS_IN_WAIT_LIST"}, {-30, "CL_INVALID_VALUE"},
-      {-33, "CL_INVALID_DEVICE"}, {-34, "CL_INVALID_CONTEXT"},
-      {-36, "CL_INVALID_COMMAND_QUEUE"}, {-38, "CL_INVALID_MEM_OBJECT"},
-      {-42, "CL_INVALID_BINARY"}, {-43, "CL_INVALID_BUILD_OPTIONS"}, {-44, "CL_INVALID_PROGRAM"},
-      {-45, "CL_INVALID_PROGRAM_EXECUTABLE"}, {-46, "CL_INVALID_KERNEL_NAME"},
-      {-48, "CL_INVALID_KERNEL"}, {-49, "CL_INVALID_ARG_INDEX"}, {-50, "CL_INVALID_ARG_VALUE"},
-      {-51, "CL_INVALID_ARG_SIZE"}, {-52, "CL_INVALID_KERNEL_ARGS"},
-      {-53, "CL_INVALID_WORK_DIMENSION"}, {-54, "CL_INVALID_WORK_GROUP_SIZE"},
-      {-55, "CL_INVALID_WORK_ITEM_SIZE"}, {-56, "CL_INVALID_GLOBAL_OFFSET"},
-      {-58, "CL_INVALID_EVENT"}, {-59, "CL_INVALID_OPERATION"}, {-61, "CL_INVALID_BUFFER_SIZE"},
-      {-63, "CL_INVALID_GLOBAL_WORK_SIZE"}, {-1001, "CL_PLATFORM_NOT_FOUND_KHR"}};
+      {-1, "CL_DEVICE_NOT_FOUND"},
+      {-2, "CL_DEVICE_NOT_AVAILABLE"},
+      {-3, "CL_COMPILER_NOT_AVAILABLE"},
+      {-4, "CL_MEM_OBJECT_ALLOCATION_FAILURE"},
+      {-5, "CL_OUT_OF_RESOURCES"},
+      {-6, "CL_OUT_OF_HOST_MEMORY"},
+      {-7, "CL_PROFILING_INFO_NOT_AVAILABLE"},
+      {-8, "CL_MEM_COPY_OVERLAP"},
+      {-11, "CL_BUILD_PROGRAM_FAILURE"},
+      {-12, "CL_MAP_FAILURE"},
+      {-14, "CL_EXEC_STATUS_ERROR_FOR_EVENTS_IN_WAIT_LIST"},
+      {-30, "CL_INVALID_VALUE"},
+      {-33, "CL_INVALID_DEVICE"},
+      {-34, "CL_INVALID_CONTEXT"},
+      {-36, "CL_INVALID_COMMAND_QUEUE"},
+      {-38, "CL_INVALID_MEM_OBJECT"},
+      {-42, "CL_INVALID_BINARY"},
+      {-43, "CL_INVALID_BUILD_OPTIONS"},
+      {-44, "CL_INVALID_PROGRAM"},
+      {-45, "CL_INVALID_PROGRAM_EXECUTABLE"},
+      {-46, "CL_INVALID_KERNEL_NAME"},
+      {-48, "CL_INVALID_KERNEL"},
+      {-49, "CL_INVALID_ARG_INDEX"},
+      {-50, "CL_INVALID_ARG_VALUE"},
+      {-51, "CL_INVALID_ARG_SIZE"},
+      {-52, "CL_INVALID_KERNEL_ARGS"},
+      {-53, "CL_INVALID_WORK_DIMENSION"},
+      {-54, "CL_INVALID_WORK_GROUP_SIZE"},
+      {-55, "CL_INVALID_WORK_ITEM_SIZE"},
+      {-56, "CL_INVALID_GLOBAL_OFFSET"},
+      {-58, "CL_INVALID_EVENT"},
+      {-59, "CL_INVALID_OPERATION"},
+      {-61, "CL_INVALID_BUFFER_SIZE"},
+      {-63, "CL_INVALID_GLOBAL_WORK_SIZE"},
+      {-1001, "CL_PLATFORM_NOT_FOUND_KHR"}};
   for (const auto& [known, name] : names) {
     if (known == code) return std::string(name) + " (" + std::to_string(code) + ")";
   }
@@ -158,7 +175,8 @@ inline std::string ErrorName(cl_int code) {
 }
 
 inline void Check(cl_int code, const char* what) {
-  if (code != CL_SUCCESS) TVM_FFI_THROW(RuntimeError) << "OpenCL: " << what << ": " << ErrorName(code);
+  if (code != CL_SUCCESS)
+    TVM_FFI_THROW(RuntimeError) << "OpenCL: " << what << ": " << ErrorName(code);
 }
 
 }  // namespace burnish::opencl

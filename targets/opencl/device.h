@@ -82,12 +82,12 @@ class Runtime {
     std::call_once(once_, [this] {
       std::lock_guard<std::mutex> lock(mutex_);
       opened_ = true;
-      // Registered after the driver's own handlers, so run before them: what is released later
-      // than that is left to the system.
       for (const std::string& library : libraries_) {
         problem_ += (problem_.empty() ? "" : "; ") + Try(library);
         if (!devices_.empty()) break;
       }
+      // Registered after the driver's own handlers, so run before them: what is released later
+      // than that is left to the system.
       std::atexit([] { Get()->leaving_ = true; });
     });
     return !devices_.empty();
@@ -105,7 +105,8 @@ class Runtime {
 
   Device* At(int id) {
     if (!Open()) {
-      TVM_FFI_THROW(RuntimeError) << "no OpenCL device here: " << problem_ << ". Remedy: " << remedy_;
+      TVM_FFI_THROW(RuntimeError) << "no OpenCL device here: " << problem_
+                                  << ". Remedy: " << remedy_;
     }
     if (id < 0 || id >= static_cast<int>(devices_.size())) {
       std::ostringstream known;
@@ -131,8 +132,8 @@ class Runtime {
                                  << " bytes"
                                  << (code == CL_SUCCESS ? std::string() : ": " + ErrorName(code))
                                  << "; its largest buffer is " << device->max_alloc_bytes
-                                 << " bytes, its memory " << device->global_bytes << ", in use here "
-                                 << counters.live_bytes;
+                                 << " bytes, its memory " << device->global_bytes
+                                 << ", in use here " << counters.live_bytes;
     }
     auto* buffer = new Buffer{Buffer::kMagic, memory, wanted, device};
     counters.live_buffers += 1;

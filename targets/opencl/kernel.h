@@ -4,10 +4,8 @@
 
 #include <tvm/ffi/any.h>
 #include <tvm/ffi/container/tensor.h>
-#include <tvm/ffi/dtype.h>
 #include <tvm/ffi/function.h>
 
-#include <cmath>
 #include <cstring>
 #include <map>
 #include <memory>
@@ -15,110 +13,11 @@
 #include <string>
 #include <vector>
 
+#include "kernel_info.h"
 #include "program.h"
 #include "timer.h"
 
 namespace burnish::opencl {
-
-namespace ffi = tvm::ffi;
-
-// What the module's payload says of a kernel.
-struct KernelInfo {
-  std::string key, name;
-  std::vector<DLDataType> arguments;
-  std::vector<std::string> tags;
-  std::vector<int32_t> extra;
-};
-
-// A launch tag's place in {grid x, y, z, block x, y, z}; unknown ones have none.
-inline int TagPlace(const std::string& tag) {
-  static const char* const known[] = {"blockIdx.x",  "blockIdx.y",  "blockIdx.z",
-                                      "threadIdx.x", "threadIdx.y", "threadIdx.z"};
-  for (int place = 0; place < 6; ++place) {
-    if (tag == known[place]) return place;
-  }
-  return -1;
-}
-
-inline bool IsBool(DLDataType type) {
-  return type.code == kDLBool || (type.code == kDLUInt && type.bits == 1);
-}
-
-// A dtype's name, also of what is none. Nothing that may raise stands in a TVM_FFI_THROW: its
-// stream raises when it is destroyed, and a second error then ends the process.
-inline std::string TypeName(DLDataType type) {
-  try {
-    return ffi::DLDataTypeToString(type);
-  } catch (const ffi::Error&) {
-    return "code " + std::to_string(type.code) + " of " + std::to_string(type.bits) + " bits";
-  }
-}
-
-// Raises for what can never be launched with OpenCL.
-inline void CheckInfo(const KernelInfo& info) {
-  for (const std::string& tag : info.tags) {
-    if (TagPlace(tag) >= 0) continue;
-    TVM_FFI_THROW(ValueError)
-        << "the kernel '" << info.key << "' has the launch tag '" << tag
-        << "', which OpenCL has no counterpart for; known are blockIdx.x/y/z and threadIdx.x/y/z"
-        << (tag == "tirx.use_dyn_shared_memory"
-                ? ": give the buffers of scope 'shared.dyn' the scope 'shared'"
-                : "");
-  }
-  for (size_t i = 0; i < info.arguments.size(); ++i) {
-    const DLDataType type = info.arguments[i];
-    const bool scalar = IsBool(type) ||
-                        ((type.code == kDLInt || type.code == kDLUInt) &&
-                         (type.bits == 8 || type.bits == 16 || type.bits == 32 || type.bits == 64)) ||
-                        (type.code == kDLFloat &&
-                         (type.bits == 16 || type.bits == 32 || type.bits == 64)) ||
-                        (type.code == kDLBfloat && type.bits == 16);
-    if (type.lanes == 1 && (scalar || type.code == kDLOpaqueHandle)) continue;
-    TVM_FFI_THROW(TypeError) << "argument " << i << " of the kernel '" << info.key
-                             << "' is of type " << TypeName(type)
-                             << ", which cannot be passed to an OpenCL kernel by value";
-  }
-  for (int32_t extra : info.extra) {
-    if (extra == 0) continue;
-    TVM_FFI_THROW(ValueError) << "the kernel '" << info.key
-                              << "' takes a tensor map, which OpenCL has no counterpart for";
-  }
-}
-
-// A number as IEEE half (5, 10) or bfloat16 (8, 7), rounded once, to nearest even.
-inline uint16_t Narrow(double value, int exponent_bits, int mantissa_bits) {
-  const int bias = (1 << (exponent_bits - 1)) - 1;
-  const uint32_t infinity = ((1u << exponent_bits) - 1) << mantissa_bits;
-  const uint32_t sign = std::signbit(value) ? 0x8000 : 0;
-  const double size = std::fabs(value);
-  if (std::isnan(size)) return static_cast<uint16_t>(sign | infinity | (1u << (mantissa_bits - 1)));
-  if (std::isinf(size)) return static_cast<uint16_t>(sign | infinity);
-  if (size == 0) return static_cast<uint16_t>(sign);
-  const int exponent = std::max(std::ilogb(size), 1 - bias);
-  const double steps = std::nearbyint(std::ldexp(size, mantissa_bits - exponent));
-  // `steps` holds the leading one of a normal number, and may carry into the exponent.
-  const double bits = std::ldexp(exponent + bias - 1, mantissa_bits) + steps;
-  return static_cast<uint16_t>(sign | (bits >= infinity ? infinity : static_cast<uint32_t>(bits)));
-}
-
-// OpenCL C has no kernel parameter of type bool: the kernel's own are made uchar.
-inline std::string WithoutBoolParameters(const std::string& source, const KernelInfo& info) {
-  bool any = false;
-  for (DLDataType type : info.arguments) any = any || IsBool(type);
-  if (!any) return source;
-  std::string text = source;
-  for (size_t at = text.find("__kernel"); at != std::string::npos; at = text.find("__kernel", at)) {
-    size_t end = text.find(')', at);
-    if (end == std::string::npos) break;
-    for (size_t word = text.find("bool ", at); word < end; word = text.find("bool ", word + 1)) {
-      if (text[word - 1] != ' ' && text[word - 1] != '(' && text[word - 1] != ',') continue;
-      text.replace(word, 4, "uchar");
-      end += 1;
-    }
-    at = end;
-  }
-  return text;
-}
 
 class Kernel {
  public:
@@ -189,8 +88,7 @@ class Kernel {
   }
 
   [[noreturn]] void Refuse(size_t i, const std::string& what) const {
-    TVM_FFI_THROW(TypeError) << "argument " << i << " of the kernel '" << info_.key << "' "
-                             << what;
+    TVM_FFI_THROW(TypeError) << "argument " << i << " of the kernel '" << info_.key << "' " << what;
     TVM_FFI_UNREACHABLE();
   }
 
@@ -227,7 +125,8 @@ class Kernel {
                                    ? TVMFFITensorGetDLTensorPtr(value.v_obj)
                                    : static_cast<const DLTensor*>(value.v_ptr);
       if (tensor->device.device_type != kDLOpenCL) Refuse(i, "is a tensor that is not on OpenCL");
-      if (tensor->byte_offset != 0) Refuse(i, "is a view with an offset, which a kernel cannot take");
+      if (tensor->byte_offset != 0)
+        Refuse(i, "is a view with an offset, which a kernel cannot take");
       data = tensor->data;
     } else if (value.type_index != ffi::TypeIndex::kTVMFFINone) {
       Refuse(i, "must be a tensor on OpenCL");
@@ -294,9 +193,9 @@ class Kernel {
                                              scalars[i].bytes, scalars[i].data);
       if (code != CL_SUCCESS) Refuse(i, "was refused by the driver: " + ErrorName(code));
     }
-    const cl_int code = api.clEnqueueNDRangeKernel(command.queue(), copy->handle, dimensions_,
-                                                   nullptr, global, block, 0, nullptr,
-                                                   command.event());
+    const cl_int code =
+        api.clEnqueueNDRangeKernel(command.queue(), copy->handle, dimensions_, nullptr, global,
+                                   block, 0, nullptr, command.event());
     if (code != CL_SUCCESS) Unlaunched(device, copy->handle, code, sizes);
     command.Given();
     runtime->counters.launched += 1;
@@ -311,14 +210,16 @@ class Kernel {
                                  &most, nullptr);
     api.clGetKernelWorkGroupInfo(handle, device->handle, CL_KERNEL_LOCAL_MEM_SIZE, sizeof(local),
                                  &local, nullptr);
-    TVM_FFI_THROW(RuntimeError)
-        << "the kernel '" << info_.key << "' does not start on " << device->Label() << ": "
-        << ErrorName(code) << "; blocks (" << sizes[0] << ", " << sizes[1] << ", " << sizes[2]
-        << ") of (" << sizes[3] << ", " << sizes[4] << ", " << sizes[5] << ") work items, "
-        << local << " bytes of local memory; this kernel allows " << most
-        << " work items a block here, the device " << device->max_group << " of at most ("
-        << device->max_items[0] << ", " << device->max_items[1] << ", " << device->max_items[2]
-        << ") and " << device->local_bytes << " bytes";
+    TVM_FFI_THROW(RuntimeError) << "the kernel '" << info_.key << "' does not start on "
+                                << device->Label() << ": " << ErrorName(code) << "; blocks ("
+                                << sizes[0] << ", " << sizes[1] << ", " << sizes[2] << ") of ("
+                                << sizes[3] << ", " << sizes[4] << ", " << sizes[5]
+                                << ") work items, " << local
+                                << " bytes of local memory; this kernel allows " << most
+                                << " work items a block here, the device " << device->max_group
+                                << " of at most (" << device->max_items[0] << ", "
+                                << device->max_items[1] << ", " << device->max_items[2] << ") and "
+                                << device->local_bytes << " bytes";
     TVM_FFI_UNREACHABLE();
   }
 

@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "kernel.h"
+#include "kernel_info.h"
 
 namespace burnish::opencl {
 

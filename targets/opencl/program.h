@@ -26,9 +26,9 @@ class ProgramCache {
  public:
   ProgramCache(const std::string& folder, const Device& device, const std::string& source)
       : folder_(folder) {
-    for (const std::string& part : {device.platform, device.platform_version, device.name,
-                                    device.version, device.driver, std::string(kBuildOptions),
-                                    source}) {
+    for (const std::string& part :
+         {device.platform, device.platform_version, device.name, device.version, device.driver,
+          std::string(kBuildOptions), source}) {
       key_ += std::to_string(part.size()) + ":" + part;
     }
     std::ostringstream name;
@@ -50,7 +50,8 @@ class ProgramCache {
     if (sound) {
       text.copy(reinterpret_cast<char*>(&sum), sizeof(sum), Mark().size());
       text.copy(reinterpret_cast<char*>(&key_size), sizeof(key_size), Mark().size() + sizeof(sum));
-      sound = key_size <= text.size() - head && sum == Fnv(text.substr(Mark().size() + sizeof(sum)));
+      sound =
+          key_size <= text.size() - head && sum == Fnv(text.substr(Mark().size() + sizeof(sum)));
     }
     if (!sound) {
       Runtime::Get()->counters.cache_damaged += 1;

@@ -170,10 +170,9 @@ class OpenCLModule final : public ffi::ModuleObj {
     auto found = kernels_.find(name);
     if (found == kernels_.end()) return std::nullopt;
     std::shared_ptr<Kernel> kernel = found->second;
-    return ffi::Function::FromPacked(
-        [kernel](const ffi::AnyView* args, int32_t count, ffi::Any*) {
-          kernel->Launch(reinterpret_cast<const TVMFFIAny*>(args), count, current_device);
-        });
+    return ffi::Function::FromPacked([kernel](const ffi::AnyView* args, int32_t count, ffi::Any*) {
+      kernel->Launch(reinterpret_cast<const TVMFFIAny*>(args), count, current_device);
+    });
   }
   ffi::Bytes SaveToBytes() const final { return ffi::Bytes(WritePayload(payload_)); }
   ffi::String InspectSource(const ffi::String& format) const final {
@@ -274,12 +273,11 @@ TVM_FFI_STATIC_INIT_BLOCK() {
   Register("runtime.timer.opencl", [](DLDevice device) {
     return tvm::runtime::Timer(ffi::make_object<TimerNode>(Runtime::Get()->At(device.device_id)));
   });
-  Register("burnish.opencl.configure",
-           [](ffi::Array<ffi::String> libraries, ffi::String remedy) {
-             std::vector<std::string> paths;
-             for (const ffi::String& path : libraries) paths.push_back(path);
-             Runtime::Get()->Configure(std::move(paths), remedy);
-           });
+  Register("burnish.opencl.configure", [](ffi::Array<ffi::String> libraries, ffi::String remedy) {
+    std::vector<std::string> paths;
+    for (const ffi::String& path : libraries) paths.push_back(path);
+    Runtime::Get()->Configure(std::move(paths), remedy);
+  });
   Register("burnish.opencl.set_cache",
            [](ffi::String folder) { Runtime::Get()->SetCache(folder); });
   Register("burnish.opencl.devices", [] {

@@ -83,6 +83,7 @@ else:
 """
 
 
+@pytest.mark.heavy
 def test_several_devices_of_several_platforms(tmp_path: Path) -> None:
     """Two devices of PoCL and Oclgrind's, in one process."""
     device = require_device()
