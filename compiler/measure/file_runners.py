@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import operator
 import os
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,8 +18,12 @@ from burnish.compiler.errors import MeasureError
 from burnish.compiler.measure.runners import ArtifactRunner, Bind, Call, Runner, file_identity
 from burnish.compiler.measure.values import array
 
-LITE = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter", "tensorflow.lite")
-"""Modules that have TFLite's ``Interpreter``, best first."""
+LITE = (
+    ("ai_edge_litert.interpreter", "Interpreter"),
+    ("tflite_runtime.interpreter", "Interpreter"),
+    ("tensorflow", "lite.Interpreter"),
+)
+"""Where TFLite's interpreter is, best first: modules, and its name in each."""
 LITE_INSTALL = "pip install 'burnish[bench]' (ai-edge-litert)"
 
 
@@ -140,9 +145,10 @@ class RelayRunner(Runner):
 
 def lite_interpreter() -> Callable[..., Any]:
     """The class ``Interpreter``; MeasureError with the remedy where none is installed."""
-    for name in LITE:
-        if importlib.util.find_spec(name.partition(".")[0]) is not None:
-            return importlib.import_module(name).Interpreter
+    for module, name in LITE:
+        if importlib.util.find_spec(module.partition(".")[0]) is not None:
+            found: Callable[..., Any] = operator.attrgetter(name)(importlib.import_module(module))
+            return found
     raise MeasureError(
         f"LiteRT, the baseline of .tflite files, is not installed: {LITE_INSTALL}; tensorflow has "
         "it too"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from import_support import compiled, worst
 from burnish.compiler.errors import ImportModelError
 from burnish.compiler.importers import import_model
 from burnish.compiler.importers.model_file import ModelFile
+from burnish.compiler.measure import file_runners
+from burnish.compiler.measure.values import plain
 from support import require
 from tensorflow_support import FIXTURES, expected
 
@@ -171,3 +174,21 @@ def test_tflite_beside_tensorflow_on_fresh_inputs(tmp_path: Path) -> None:
         file = FIXTURES / f"{name}.tflite"
         subprocess.run([sys.executable, "-c", script, str(file), str(given), str(out)], check=True)
         assert worst(compiled(import_model(file).mod)(x), [np.load(out)]) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["cnn.keras", "lstm.keras", "cnn.tflite"])
+def test_baselines_run_on_tensorflow(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As compare runs them, in a process of their own."""
+    inputs, outputs = expected(name)
+    monkeypatch.setattr(file_runners, "LITE", file_runners.LITE[-1:])
+    kind = file_runners.KerasRunner if name.endswith(".keras") else file_runners.LiteRunner
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        got = pool.apply(_run, (kind, str(FIXTURES / name), inputs))
+    assert worst(got, outputs) < 1e-5
+
+
+def _run(kind: Any, path: str, inputs: list[np.ndarray]) -> list[np.ndarray]:
+    runner = kind(path)
+    runner.prepare(1)
+    got = plain(runner.open()(inputs)())
+    return list(got) if isinstance(got, list | tuple) else [got]
