@@ -53,7 +53,7 @@ def artifact(tmp_path_factory):
     return compiled.save(tmp_path_factory.mktemp("model") / "net.burnish"), names
 
 
-@pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
+@pytest.mark.parametrize("arch", [pytest.param("sm_80", marks=pytest.mark.heavy), "sm_90"])
 def test_each_kernel_is_found_by_name_and_launched_within_its_limits(stub, artifact, arch):
     path, names = artifact
     printed, calls = run_under_stub(stub, PROGRAM, [str(path)], arch)
@@ -66,12 +66,14 @@ def test_each_kernel_is_found_by_name_and_launched_within_its_limits(stub, artif
     assert not [call for call in calls if call[0] in ("missing", "refused")]
 
 
+@pytest.mark.heavy
 def test_an_older_gpu_is_refused_before_anything_is_launched(stub, artifact):
     with pytest.raises(AssertionError, match="this machine's GPU is an sm_75"):
         run_under_stub(stub, PROGRAM, [str(artifact[0])], "sm_75")
     assert "launch" not in (stub / "log").read_text()
 
 
+@pytest.mark.heavy
 def test_a_kernel_that_is_not_there_is_named(stub, artifact):
     """No machine code for sm_86 alone; the stand-in, unlike a driver, takes none of sm_80."""
     with pytest.raises(AssertionError, match=r"cuModuleGetFunction fused_\w+_kernel failed"):

@@ -34,6 +34,14 @@ KINDS = [
 ]
 IDS = [f"{dtype}-{target.arches[0]}" for dtype, target, _ in KINDS]
 kinds = pytest.mark.parametrize(("dtype", "target", "opcode"), KINDS, ids=IDS)
+QUICK = ("float16-sm_75", "bfloat16-sm_80", "int8-sm_80")
+quick_kinds = pytest.mark.parametrize(
+    ("dtype", "target", "opcode"),
+    [
+        pytest.param(*kind, id=name, marks=() if name in QUICK else pytest.mark.heavy)
+        for name, kind in zip(IDS, KINDS, strict=True)
+    ],
+)
 
 
 def product(m: int, n: int, k: int, *, turned: bool = True, dtype: str = "float16"):
@@ -77,7 +85,7 @@ def compiled(func: tirx.PrimFunc, target: CudaTarget) -> nvrtc.Code:
         pytest.param((77, 130, 33), False, marks=pytest.mark.heavy),
     ],
 )
-@kinds
+@quick_kinds
 def test_a_product_runs_on_tensor_cores_and_keeps_its_sums_in_registers(
     dtype, target, opcode, shape, turned
 ):
@@ -131,7 +139,7 @@ def check_product(dtype, target, m, n, k, turned):
 
 
 @pytest.mark.parametrize(("shape", "turned"), [((40, 70, 75), True), ((33, 16, 130), False)])
-@kinds
+@quick_kinds
 def test_descriptions_on_the_cpu_give_the_product(dtype, target, opcode, shape, turned):
     check_product(dtype, target, *shape, turned)
 
