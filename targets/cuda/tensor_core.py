@@ -38,7 +38,7 @@ from tvm.s_tir.dlight.gpu import matmul as products
 from tvm.tirx.analysis import undefined_vars
 
 from burnish.targets.cuda import mma
-from burnish.targets.cuda.mma import Matrix
+from burnish.targets.cuda.fragments import SIZE, WARP, Matrix, place_c
 from burnish.targets.cuda.target import CudaTarget
 
 _SINCE = {"float16": 75, "int8": 75, "bfloat16": 80, "float32": 80}
@@ -206,14 +206,14 @@ def _laid_out(
     sch.pad_einsum(main, [1, tile.rows, tile.columns, tile_depth])
 
     batch, i, j, k = sch.get_loops(main)
-    i, i_in = sch.split(i, [None, mma.SIZE])
-    j, j_in = sch.split(j, [None, mma.SIZE])
+    i, i_in = sch.split(i, [None, SIZE])
+    j, j_in = sch.split(j, [None, SIZE])
     k, k_in = sch.split(k, [None, matrix.depth])
     sch.reorder(i, j, k, i_in, j_in, k_in)
     inner, pieces = main, sch.blockize(i_in)
     down, across = tile.warps
-    i0, i1, i2 = sch.split(i, [None, down, tile.rows // mma.SIZE // down])
-    j0, j1, j2 = sch.split(j, [None, across, tile.columns // mma.SIZE // across])
+    i0, i1, i2 = sch.split(i, [None, down, tile.rows // SIZE // down])
+    j0, j1, j2 = sch.split(j, [None, across, tile.columns // SIZE // across])
     k0, k1 = sch.split(k, [None, tile_depth // matrix.depth])
     sch.reorder(batch, j0, i0, i1, j1, k0, k1, i2, j2)
     place = sch.fuse(batch, j0, i0)
@@ -231,7 +231,7 @@ def _laid_out(
     from_registers = sch.cache_write(pieces, 0, "warp")
     sch.reverse_compute_at(from_registers, j1)
     sch.reverse_compute_at(to_output, place)
-    _in_fragments(sch, from_registers, ("read", 0), (mma.SIZE, mma.SIZE), mma.place_c)
+    _in_fragments(sch, from_registers, ("read", 0), (SIZE, SIZE), place_c)
     start = sch.decompose_reduction(pieces, k0)
     start_inner = sch.get_child_blocks(start)[0]
     sch.tensorize(sch.get_loops(start_inner)[-2], names.fill)
@@ -270,7 +270,7 @@ def _to_shared(
 def _bind_copy(sch: s_tir.Schedule, loop: Any, tile: Tile, vector: int) -> None:
     """A loop over elements by all threads of a block, ``vector`` neighbours each at a time."""
     down, across = tile.warps
-    _, z, y, x, lanes = sch.split(loop, [None, down, across, mma.WARP, vector])
+    _, z, y, x, lanes = sch.split(loop, [None, down, across, WARP, vector])
     sch.bind(z, "threadIdx.z")
     sch.bind(y, "threadIdx.y")
     sch.bind(x, "threadIdx.x")
@@ -285,14 +285,14 @@ def _to_registers(
     sch.compute_at(copy, k1)
     matrix = form.matrix
     if operand == 0:
-        _in_fragments(sch, copy, ("write", 0), (mma.SIZE, matrix.depth), matrix.place_a)
+        _in_fragments(sch, copy, ("write", 0), (SIZE, matrix.depth), matrix.place_a)
         name = names.load_a
     elif form.columns_last:
-        shape = (matrix.depth, mma.SIZE)
+        shape = (matrix.depth, SIZE)
         _in_fragments(sch, copy, ("write", 0), shape, lambda k, n: matrix.place_b(n, k))
         name = names.load_b
     else:
-        _in_fragments(sch, copy, ("write", 0), (mma.SIZE, matrix.depth), matrix.place_b)
+        _in_fragments(sch, copy, ("write", 0), (SIZE, matrix.depth), matrix.place_b)
         name = names.load_b
     sch.tensorize(sch.get_loops(copy)[-2], name)
 

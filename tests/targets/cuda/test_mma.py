@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from burnish.targets.cuda import mma
-from burnish.targets.cuda.mma import SIZE, WARP, Matrix
+from burnish.targets.cuda.fragments import SIZE, WARP, Matrix, place_c
 
 MATRICES = [
     Matrix("float16", 75),
@@ -79,7 +79,7 @@ def test_the_instructions_multiply(matrix, columns_last):
     expected = a @ b.T
     for row in range(SIZE):
         for column in range(SIZE):
-            assert sums[mma.place_c(row, column)] == expected[row, column]
+            assert sums[place_c(row, column)] == expected[row, column]
 
 
 @pytest.mark.parametrize("matrix", MATRICES, ids=lambda m: f"{m.dtype}-sm_{m.capability}")
