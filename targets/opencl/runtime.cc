@@ -257,6 +257,7 @@ ffi::Map<ffi::String, int64_t> Counted() {
   map.Set("from_cache", counters.from_cache);
   map.Set("cache_damaged", counters.cache_damaged);
   map.Set("launched", counters.launched);
+  map.Set("timed", counters.timed);
   return map;
 }
 

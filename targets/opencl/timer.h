@@ -50,6 +50,7 @@ class Timing {
                                            nullptr);
       }
       nanoseconds_ += static_cast<int64_t>(end - start);
+      if (code == CL_SUCCESS) Runtime::Get()->counters.timed += 1;
       Release(event);
     }
     Check(code, "reading the time of a command");
