@@ -1,5 +1,6 @@
 """The default schedule of an OpenCL kernel: the first rule that applies and fits the device.
 
+0. ``scans``  running sums and products, by our own rule
 1. ``matmul``, ``gemv``, ``reduction``, ``general-reduction``  dlight's, of TVM
 2. ``fallback``  dlight's: every element a work item, whatever the kernel does
 3. ``one item``  what has its order in loops of its own (recurrences): one work item does it all
@@ -13,12 +14,14 @@ from __future__ import annotations
 from tvm import tirx
 from tvm.s_tir import dlight
 
+from burnish.targets.opencl import scans
 from burnish.targets.opencl.limits import fits
 from burnish.targets.opencl.target import OpenclTarget
 from burnish.targets.rules import RULE, Rule, dlight_rule, laid_out
 from burnish.targets.serial import one_item
 
 RULES: dict[str, Rule[OpenclTarget]] = {
+    "scans": scans.emit,
     "matmul": dlight_rule(dlight.gpu.Matmul()),
     "gemv": dlight_rule(dlight.gpu.GEMV()),
     "reduction": dlight_rule(dlight.gpu.Reduction()),

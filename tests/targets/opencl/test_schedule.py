@@ -14,6 +14,7 @@ from tvm import te, tirx, topi
 from tvm.script import tirx as T
 
 from burnish.passes.lower_contractions import matmul
+from burnish.passes.scan import SCAN, scan
 from burnish.targets.choose import choose_target
 from burnish.targets.opencl.limits import fits
 from burnish.targets.opencl.schedule import RULE, schedule
@@ -119,3 +120,34 @@ def test_loops_in_an_order_of_their_own_are_one_item():
     for i in range(9):
         want[i] = (want[i - 1] if i else 0) / 2 + x[i]
     assert np.array_equal(y.numpy(), want)
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis", "kind", "exclusive"),
+    [
+        ((700,), 0, "sum", False),
+        ((3, 5, 301), 1, "sum", True),
+        ((2, 300, 7), 2, "prod", False),
+        ((400, 3), 0, "prod", True),
+    ],
+)
+def test_running_sums_are_one_pass_of_a_row(shape, axis, kind, exclusive):
+    x = te.placeholder([tirx.const(n, "int64") for n in shape], "float32", name="x")
+    func = te.create_prim_func([x, scan(axis, kind, exclusive, "float32")(x)])
+    info = {"axis": axis, "kind": kind, "exclusive": int(exclusive)}
+    found = schedule(func.with_attr({"global_symbol": "kernel", SCAN: info}), ANY)
+    assert found.attrs[RULE] == "scans"
+    require_device()
+    with ANY.tvm():
+        built = tvm.tirx.build(tvm.IRModule({"kernel": found}), ANY.tvm(), pipeline="s_tir")
+    given = np.random.default_rng(0).uniform(0.9, 1.1, shape).astype(np.float32)
+    out = tvm.runtime.empty(shape, "float32", tvm.opencl())
+    built["kernel"](tvm.runtime.tensor(given, tvm.opencl()), out)
+    fold = np.cumprod if kind == "prod" else np.cumsum
+    want = fold(given.astype(np.float64), axis)
+    if exclusive:
+        want = np.roll(want, 1, axis)
+        want[tuple(0 if place == axis else slice(None) for place in range(len(shape)))] = (
+            1.0 if kind == "prod" else 0.0
+        )
+    assert np.allclose(out.numpy(), want, rtol=1e-4)
