@@ -40,26 +40,45 @@ agraph (float[2, 20] x) => (float[2, 20] y) { noise = RandomUniformLike (x) y = 
 """
 
 
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory) -> dict[str, Path]:
-    where = tmp_path_factory.mktemp("saved")
+def _mlp():
+    return burnish.compile(made(Mlp), (torch.from_numpy(X),), quantize="int4", do_no_harm=False)
+
+
+def _block():
     tokens = torch.ones(2, 7, dtype=torch.int64)
     sizes = {0: "batch", 1: "seq"}
+    return burnish.compile(made(Block), (tokens, tokens), dynamic={"tokens": sizes, "mask": sizes})
+
+
+def _mixed():
     mask = torch.ones(2, 20, dtype=torch.bool)
-    compiled = {
-        "mlp": burnish.compile(
-            made(Mlp), (torch.from_numpy(X),), quantize="int4", do_no_harm=False
-        ),
-        "block": burnish.compile(
-            made(Block), (tokens, tokens), dynamic={"tokens": sizes, "mask": sizes}
-        ),
-        "mixed": burnish.compile(Mixed().eval(), (torch.from_numpy(X), mask)),
-        "noisy": burnish.compile(onnx.parser.parse_model(NOISY), (X,)),
-        "bf16": burnish.compile(
-            torch.nn.Identity().eval(), (torch.from_numpy(X).bfloat16(),), do_no_harm=False
-        ),
-    }
-    return {name: net.save(where / f"{name}.burnish") for name, net in compiled.items()}
+    return burnish.compile(Mixed().eval(), (torch.from_numpy(X), mask))
+
+
+def _noisy():
+    return burnish.compile(onnx.parser.parse_model(NOISY), (X,))
+
+
+def _bf16():
+    x = torch.from_numpy(X).bfloat16()
+    return burnish.compile(torch.nn.Identity().eval(), (x,), do_no_harm=False)
+
+
+class Saved(dict[str, Path]):
+    """Artifacts by name, each compiled when it is first asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __missing__(self, name: str) -> Path:
+        make = {"mlp": _mlp, "block": _block, "mixed": _mixed, "noisy": _noisy, "bf16": _bf16}
+        self[name] = make[name]().save(self.folder / f"{name}.burnish")
+        return self[name]
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory) -> Saved:
+    return Saved(tmp_path_factory.mktemp("saved"))
 
 
 def leaves(value):

@@ -93,7 +93,14 @@ def answers(python: Path, path: Path, inputs: list[np.ndarray], where: Path):
 
 
 @pytest.mark.heavy
-def test_networks_run_without_tvm_and_torch(python, tmp_path):
+def test_the_wheel_in_an_environment_of_its_own(python, tmp_path):
+    """One test, so that one process makes the environment."""
+    check_what_it_needs(python)
+    check_sizes(python)
+    check_networks(python, tmp_path)
+
+
+def check_networks(python: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     cnn = torch.nn.Sequential(
         torch.nn.Conv2d(3, 16, 3, padding=1),
@@ -124,8 +131,7 @@ def test_networks_run_without_tvm_and_torch(python, tmp_path):
         print(f"{name}: import {went['imported']:.2f} s, first answer {went['answered']:.2f} s")
 
 
-@pytest.mark.heavy
-def test_it_brings_little_along(python):
+def check_sizes(python: Path) -> None:
     code = (
         "import json, pathlib, sysconfig; root = pathlib.Path(sysconfig.get_paths()['purelib'])\n"
         "print(json.dumps({p.name: sum(f.stat().st_size for f in p.rglob('*') if f.is_file())\n"
@@ -141,8 +147,7 @@ def test_it_brings_little_along(python):
     print({name: round(size / MB, 1) for name, size in sizes.items()})
 
 
-@pytest.mark.heavy
-def test_the_wheel_says_what_it_needs(python):
+def check_what_it_needs(python: Path) -> None:
     (wheel,) = python.parents[2].glob("burnish_runtime-*.whl")
     with zipfile.ZipFile(wheel) as file:
         names = file.namelist()
