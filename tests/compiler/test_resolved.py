@@ -28,6 +28,7 @@ from burnish.compiler.tune.search import entry_module, from_trace, kernel_of, tr
 from burnish.compiler.tune.tasks import extract_tasks, task_key
 from burnish.targets.cpu.vector_math import vectorized_math
 from burnish.targets.target import host
+from cuda_support import require_compiler
 
 X = torch.randn(2, 20, generator=torch.Generator().manual_seed(1))
 
@@ -255,3 +256,21 @@ def test_fresh_processes_write_the_same_bytes(timed, tmp_path, net, shape, given
             [sys.executable, "-c", FRESH, *names], check=True, cwd=where, env=environment
         )
         assert Path(where / "out").read_bytes() == want
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize(
+    ("target", "precision"),
+    [("cpu", "fp16"), ("llvm -mcpu=x86-64-v3", "fp32"), ("opencl", "fp32"), ("cuda:sm_80", "tf32")],
+)
+def test_every_kind_of_target_is_resolved(tmp_path, target, precision):
+    """Said again or left out, the target is the one that the recipe names."""
+    if target.startswith("cuda"):
+        require_compiler()
+    fields = {"precision": precision, "do_no_harm": False, "cache": False}
+    first = burnish.compile(made(Mlp), (X,), target=target, **fields)
+    want = first.save(tmp_path / "first.burnish").read_bytes()
+    config = CompileConfig.from_toml_text(first.recipe)
+    for said in (target, "cpu"):
+        again = burnish.compile(made(Mlp), (X,), target=said, config=config, cache=False)
+        assert again.save(tmp_path / "again.burnish").read_bytes() == want
