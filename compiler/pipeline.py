@@ -25,6 +25,7 @@ from burnish.passes.fold_weights import FoldWeights
 from burnish.passes.lower_attention import LowerAttention
 from burnish.passes.lower_contractions import LowerContractions
 from burnish.passes.lower_operators import LowerOperators
+from burnish.passes.make_dataflow import MakeDataflow
 from burnish.passes.narrow import NarrowWeights
 from burnish.passes.outline_branches import OutlineBranches
 from burnish.passes.pack_weights import PackWeights
@@ -112,7 +113,7 @@ def _lower(target: Target, config: CompileConfig) -> tuple[Pass, ...]:
         SinkTransposes(),
         FoldWeights(),
         T.CanonicalizeBindings(),
-        T.ConvertToDataflow(),
+        MakeDataflow(),
         *own,
         relax.backend.DispatchSampling(),
         relax.backend.DispatchSortScan(),
