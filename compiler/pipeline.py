@@ -29,12 +29,14 @@ from burnish.passes.make_dataflow import MakeDataflow
 from burnish.passes.narrow import NarrowWeights
 from burnish.passes.outline_branches import OutlineBranches
 from burnish.passes.pack_weights import PackWeights
+from burnish.passes.part_casts import PartCasts
 from burnish.passes.prune import PruneWeights
 from burnish.passes.quantize import QuantizeWeights
 from burnish.passes.schedule_kernels import ScheduleKernels
 from burnish.passes.short_names import ShortenNames
 from burnish.passes.sink_transposes import SinkTransposes
 from burnish.passes.slice_splits import SliceSplits
+from burnish.passes.widen_contractions import WidenContractions
 from burnish.passes.widen_norms import WidenNorms
 from burnish.targets.choose import Target
 from burnish.targets.opencl.target import OpenclTarget
@@ -105,6 +107,7 @@ def _lower(target: Target, config: CompileConfig) -> tuple[Pass, ...]:
         own = _contractions_gpu(target, config)
     return (
         T.DecomposeOpsForInference(),
+        *((WidenContractions(),) if isinstance(target, CpuTarget) else ()),
         WidenConv1d(),
         FlattenConv3d(),
         FoldPadding(),
@@ -119,6 +122,7 @@ def _lower(target: Target, config: CompileConfig) -> tuple[Pass, ...]:
         relax.backend.DispatchSortScan(),
         DequantizeRows(),
         SliceSplits(),
+        *((PartCasts(),) if isinstance(target, CpuTarget) else ()),
         T.LegalizeOps(),
         FoldWeights(),
         DropUnusedWeights(),

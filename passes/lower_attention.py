@@ -17,17 +17,19 @@ from burnish.passes.rewrite import rewritten
 ATTENTION = "burnish.attention"
 """Attribute of the kernel: ``causal`` (0, 1 = top left, 2 = bottom right) and ``bias`` (0, 1)."""
 _OPAQUE = 8
+_WIDENED = {"float16", "bfloat16"}
 _CAUSAL = {"": 0, "None": 0, "TopLeft": 1, "BottomRight": 2}
 
 
 @tvm.transform.module_pass(opt_level=0, name="LowerAttention")
 @dataclass(frozen=True)
 class LowerAttention:
-    """Replace ``R.nn.attention`` and ``R.nn.attention_bias`` in float32 by one kernel each.
+    """Replace ``R.nn.attention`` and ``R.nn.attention_bias`` by one kernel each, in float32.
 
     The kernel's body is the plain definition (scores, softmax, weighted sum), which any target
     can schedule; its attribute tells a target with a fused form what it is. Keys and values that
-    were repeated for grouped queries are read where they are. Windowed attention is left alone.
+    were repeated for grouped queries are read where they are. Half and bfloat16 are widened for
+    it, and its result narrowed. Windowed attention is left alone.
     """
 
     def transform_module(self, mod: tvm.IRModule, _ctx: object) -> tvm.IRModule:
@@ -45,13 +47,18 @@ class _Rewriter(PyExprMutator):
         causal = _CAUSAL.get(str(attrs.causal_mask) if attrs.causal_mask is not None else "")
         if causal is None or attrs.window_size is not None:
             return call
-        if any(str(arg.ty.dtype) != "float32" for arg in call.args):
+        dtypes = {str(arg.ty.dtype) for arg in call.args}
+        if len(dtypes) > 1 or not dtypes < {"float32", *_WIDENED}:
             return call
         depth = call.args[0].ty.shape[3]
         scale = attrs.scale.value if attrs.scale is not None else 1 / math.sqrt(int(depth))
-        return self.builder_.call_te(
+        given = self._arguments(call)
+        (dtype,) = dtypes
+        if dtype in _WIDENED:
+            given = [self.builder_.emit(relax.op.astype(arg, "float32")) for arg in given]
+        made = self.builder_.call_te(
             attention(float(scale), causal),
-            *self._arguments(call),
+            *given,
             primfunc_name_hint="attention",
             primfunc_attrs={
                 "op_pattern": _OPAQUE,
@@ -62,6 +69,9 @@ class _Rewriter(PyExprMutator):
                 },
             },
         )
+        if dtype not in _WIDENED:
+            return made
+        return relax.op.astype(self.builder_.emit(made), dtype)
 
     def _arguments(self, call: relax.Call) -> list[relax.Expr]:
         """Those of ``call``, but heads of keys and values that were repeated for it only once."""

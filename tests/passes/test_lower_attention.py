@@ -61,7 +61,7 @@ def test_the_scale_may_be_given():
     compare(run(after, *example.inputs.values()), reference(example), 1e-5)
 
 
-def test_windows_and_other_dtypes_are_left_alone():
+def test_half_is_widened_and_windows_are_left_alone():
     def windowed(q, k, v):
         return op.nn.attention(q, k, v, causal_mask="TopLeft", window_size=2)
 
@@ -70,7 +70,11 @@ def test_windows_and_other_dtypes_are_left_alone():
     assert op_names(apply(LowerAttention(), mod)) == ["nn.attention"]
     half = {name: value.astype(np.float16) for name, value in inputs.items()}
     mod = module(Case(lambda q, k, v: op.nn.attention(q, k, v), None, half))
-    assert op_names(apply(LowerAttention(), mod)) == ["nn.attention"]
+    after = apply(LowerAttention(), mod)
+    assert op_names(after) == ["astype", "astype", "astype", "call_tir", "astype"]
+    (got,) = run(after, *half.values())
+    assert got.dtype == np.float16
+    compare([got.astype(np.float32)], reference(Case(None, case().expected, half)), 2e-3)
 
 
 def test_the_reference_of_these_tests_is_that_of_pytorch():
