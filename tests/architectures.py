@@ -323,6 +323,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         sep_token_id=2,
     ),
     _case("xlnet", ENCODER, {}, vocab_size=VOCABULARY, d_model=32, n_layer=2, n_head=4, d_inner=48),
+    _case("umt5", ENCODER, _T5, "AutoModelForTextEncoding"),  # T5's encoder alone
     # Decoders of text.
     _case(
         "gpt2",
