@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 import tvm
 import tvm_ffi
 from tvm import relax, tirx
+from tvm.s_tir import SBlockRealize
 from tvm.tirx import IntImm
 
 Form: TypeAlias = tuple[tuple[int, ...], str]
@@ -74,8 +75,10 @@ class _Reader:
                 self.taken.pop(kernel, None)
         if not _is_plain(value) or not kernels:
             return outside
-        # A reshape becomes a view of what it is given.
-        return outside and relax.analysis.has_reshape_pattern(self.mod[kernels[0]])
+        # A reshape becomes a view of what it is given. TVM looks for one in blocks alone.
+        func = self.mod[kernels[0]]
+        in_blocks = isinstance(func, tirx.PrimFunc) and isinstance(func.body, SBlockRealize)
+        return outside and in_blocks and relax.analysis.has_reshape_pattern(func)
 
 
 def _is_plain(call: relax.Call) -> bool:

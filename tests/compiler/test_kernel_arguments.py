@@ -78,3 +78,13 @@ def test_parameters_of_other_functions_may_be_inputs():
     mod = called(kernel((4, 5)))
     mod.update_func(tvm.ir.GlobalVar("branch"), mod["main"].without_attr("num_input"))
     assert settled_kernels(mod) == {"again"}
+
+
+def test_a_kernel_of_plain_loops_is_no_view():
+    x, y = (tvm.tirx.decl_buffer((4, 5), "float32", name) for name in "xy")
+    i, j = tvm.tirx.Var("i", "int32"), tvm.tirx.Var("j", "int32")
+    body = tvm.tirx.BufferStore(y, x[i, j] + x[i, j], [i, j])
+    for var, extent in ((j, 5), (i, 4)):
+        body = tvm.tirx.For(var, 0, extent, tvm.tirx.ForKind.SERIAL, body)
+    func = tvm.tirx.PrimFunc([x, y], body)
+    assert settled_kernels(called(func, inputs=1)) == {"again"}
