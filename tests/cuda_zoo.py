@@ -24,7 +24,7 @@ TARGETS = ("cuda:sm_75", "cuda:sm_80,sm_90")
 PRODUCTS = frozenset(
     ("matmul", "conv1d", "conv2d", "conv3d", "conv2d_transpose", "scores", "mix", "attention")
 )
-WIDE, NARROW = ("float32",), ("float16", "bfloat16")
+NARROW = ("float16", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,10 @@ def build(case: Case) -> list[burnish.Compiled]:
     return [burnish.build(burnish.optimize(imported, target)) for target in case.targets]
 
 
-def found(compiled: burnish.Compiled) -> dict[str, Any]:
+def found(compiled: burnish.Compiled, case: Case) -> dict[str, Any]:
     """Architecture -> of the model's products: how many; ``spills``, the bytes of local memory a
-    thread, and loads and stores of it in the kernel and in its main loop; ``plain``, those without
-    tensor cores, with the rule that laid them out."""
+    thread, and loads and stores of it in the kernel and in its main loop; ``plain``, those of
+    two-byte floats without tensor cores, with the rule that laid them out."""
     entries = {}
     for arch, cubin in fatbin.machine_codes(compiled.library.read_bytes()).items():
         kernels = sass.kernels(cubin)
@@ -85,7 +85,7 @@ def found(compiled: burnish.Compiled) -> dict[str, Any]:
             if local or kernel.count(*sass.SPILLS):
                 inside = [one for loop in loops for one in loop if one.opcode in sass.SPILLS]
                 spills[record.name] = [local, kernel.count(*sass.SPILLS), len(inside)]
-            if not kernel.count(*sass.MATRIX):
+            if case.dtype in NARROW and not kernel.count(*sass.MATRIX):
                 plain[record.name] = record.rule
         entries[arch] = {"products": count, "spills": spills, "plain": plain}
     return entries
@@ -97,12 +97,11 @@ def listed() -> dict[str, Any]:
 
 def write(chosen: list[Case]) -> None:
     """Put what is found now into the list."""
-    entries = listed() if LIST.exists() else {}
     for case in chosen:
-        entry: dict[str, Any] = {}
-        for compiled in build(case):
-            entry.update(found(compiled))
-        entries[case.id] = entry
+        entry = {
+            arch: what for compiled in build(case) for arch, what in found(compiled, case).items()
+        }
+        entries = {**(listed() if LIST.exists() else {}), case.id: entry}
         LIST.write_text(json.dumps(dict(sorted(entries.items())), indent=1) + "\n")
 
 
