@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from import_support import compiled, worst
 from torch import nn
 
+import burnish
 from burnish.compiler.errors import ImportModelError, UnsupportedOperatorError
 from burnish.compiler.importers import import_model
 from burnish.compiler.importers import memory as memory_check
@@ -321,3 +322,23 @@ def test_a_large_model_states_both_figures(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(memory_check.psutil, "virtual_memory", Memory)
     with pytest.raises(ImportModelError, match=r"take 2.00 GiB and .* about 4.00 GiB, with 3"):
         memory_check.check_memory(2 * 2**30, copies=2)
+
+
+def test_tied_weights_are_stored_once() -> None:
+    """The table of tokens and the projection back read one array, packed for the product."""
+
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tokens = nn.Embedding(1000, 64)
+            self.head = nn.Linear(64, 1000, bias=False)
+            self.head.weight = self.tokens.weight
+
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            return self.head(torch.tanh(self.tokens(ids)))
+
+    model, ids = Tied().eval(), torch.randint(0, 1000, (2, 7))
+    ready = burnish.compile(model, (ids,), do_no_harm=False)
+    (weight,) = ready.params.values()
+    assert 1000 * 64 <= weight.numpy().size < 1.1 * 1000 * 64
+    assert worst([ready(ids).numpy()], eager(model, ids)) < 1e-6
