@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from burnish.compiler.importers.pytorch.converters.control import CONTROL
 from burnish.compiler.importers.pytorch.converters.creation import CREATION
+from burnish.compiler.importers.pytorch.converters.draws import DRAWS
 from burnish.compiler.importers.pytorch.converters.experts import EXPERTS
 from burnish.compiler.importers.pytorch.converters.indexing import INDEXING
 from burnish.compiler.importers.pytorch.converters.kinds import Converter
@@ -14,6 +15,7 @@ from burnish.compiler.importers.pytorch.converters.tensors import TENSORS
 CONVERTERS: dict[str, Converter] = {
     **CONTROL,
     **CREATION,
+    **DRAWS,
     **EXPERTS,
     **INDEXING,
     **LAYERS,
