@@ -12,6 +12,7 @@ from import_support import compiled, worst
 from torch import Tensor, nn
 from torch.export import Dim
 
+import burnish
 from burnish.compiler.errors import ImportModelError
 from burnish.compiler.importers import import_model
 
@@ -187,3 +188,26 @@ def test_modules_in_training_are_named_and_left_so() -> None:
     with pytest.warns(UserWarning, match=r"^1.0 of the model are in training mode; .*eval\(\)"):
         import_model(model, (X,))
     assert [m.training for m in model.modules()] == [False, False, False, True, False]
+
+
+def test_attention_without_heads_may_have_an_open_batch():
+    class Attend(torch.nn.Module):
+        def forward(self, x, mask):
+            attend = torch.nn.functional.scaled_dot_product_attention
+            return (
+                attend(x, x, x),
+                attend(x, x, x, is_causal=True, scale=0.2),
+                attend(x, x, x, attn_mask=mask > 0),
+                attend(x, x, x, attn_mask=mask[0]),
+                attend(x, x, x, attn_mask=mask),
+            )
+
+    net = Attend().eval()
+    open_sizes = {"x": {0: "batch", 1: "length"}, "mask": {0: "batch", 1: "length", 2: "length"}}
+    compiled = burnish.compile(
+        net, (torch.randn(3, 6, 8), torch.randn(3, 6, 6)), dynamic=open_sizes
+    )
+    for batch, length in ((2, 5), (4, 9), (1, 3)):
+        x, mask = torch.randn(batch, length, 8), torch.randn(batch, length, length)
+        for found, wanted in zip(compiled(x, mask), net(x, mask), strict=True):
+            torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)

@@ -144,17 +144,20 @@ def attention(node: fx.Node, t: Translator) -> relax.Expr:
     """One ``nn.attention``: [.., H, S, D] of torch -> [B, S, H, D] of Relax and back.
 
     Key heads are repeated to the query's (grouped queries). A boolean mask becomes an additive
-    one; rows that may attend to nothing are zero afterwards, as in torch.
+    one; rows that may attend to nothing are zero afterwards, as in torch. Without a batch, the
+    first axis counts heads, or where its size is open, the batch.
     """
     a = arguments(node, t)
     if a["dropout_p"]:
         raise ValueError("attention with dropout: call model.eval() before importing")
-    q, k, v = (_four_dim(t, a[name]) for name in ("query", "key", "value"))
+    first = a["query"].ty.shape[0]
+    one_head = a["query"].ty.ndim == 3 and not isinstance(first, tvm.tirx.IntImm)
+    q, k, v = (_four_dim(t, a[name], one_head) for name in ("query", "key", "value"))
     heads = int(q.ty.shape[2])
     k, v = (_repeat_heads(t, x, heads) for x in (k, v))
     bias, live = None, None
     if a["attn_mask"] is not None:
-        bias, live = _mask(node, t, a["attn_mask"], t.dtype_of(q))
+        bias, live = _mask(node, t, a["attn_mask"], t.dtype_of(q), one_head)
         bias = _named_lengths(t, bias, (2, 3))
         live = None if live is None else _named_lengths(t, live, (1,))
     q, k, v = (_named_lengths(t, x, (1,)) for x in (q, k, v))
@@ -193,8 +196,10 @@ def _named_lengths(t: Translator, x: relax.Expr, axes: tuple[int, ...]) -> relax
     return t.block_builder.match_cast(x, relax.TensorType(shape, t.dtype_of(x)))
 
 
-def _four_dim(t: Translator, x: relax.Expr) -> relax.Expr:
-    """[.., H, S, D] -> [B, S, H, D]."""
+def _four_dim(t: Translator, x: relax.Expr, one_head: bool) -> relax.Expr:
+    """[.., H, S, D] -> [B, S, H, D]; with ``one_head`` [B, S, D] -> [B, S, 1, D]."""
+    if one_head and x.ty.ndim == 3:
+        return t.emit(op.expand_dims(x, 2))
     if x.ty.ndim < 4:
         x = t.emit(op.expand_dims(x, list(range(4 - x.ty.ndim))))
     elif x.ty.ndim > 4:
@@ -217,17 +222,19 @@ def _repeat_heads(t: Translator, x: relax.Expr, heads: int) -> relax.Expr:
 
 
 def _mask(
-    node: fx.Node, t: Translator, mask: relax.Expr, dtype: str
+    node: fx.Node, t: Translator, mask: relax.Expr, dtype: str, one_head: bool
 ) -> tuple[relax.Expr, relax.Expr | None]:
     """The additive mask in 4 dimensions, and where rows attend to something (boolean masks).
 
     Masks are shared by a model's layers, so both are made once a mask.
     """
-    key = (node.args[3] if len(node.args) > 3 else node.kwargs["attn_mask"], dtype)
+    key = (node.args[3] if len(node.args) > 3 else node.kwargs["attn_mask"], dtype, one_head)
     if key in t.masks:
         return t.masks[key]
     if mask.ty.ndim > 4:
         raise ValueError(f"an attention mask of {mask.ty.ndim} dimensions: reshape it to 4")
+    if one_head and mask.ty.ndim == 3:
+        mask = t.emit(op.expand_dims(mask, 1))
     if mask.ty.ndim < 4:
         mask = t.emit(op.expand_dims(mask, list(range(4 - mask.ty.ndim))))
     live = None
