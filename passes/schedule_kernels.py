@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import tvm
 from tvm import tirx
 
+from burnish.targets.divisors import without_negative_divisors
+
 Schedule = Callable[[tirx.PrimFunc], tirx.PrimFunc]
 
 
@@ -24,5 +26,8 @@ class ScheduleKernels:
     def transform_module(self, mod: tvm.IRModule, _ctx: object) -> tvm.IRModule:
         functions = {}
         for var, func in mod.functions.items():
-            functions[var] = self.schedule(func) if isinstance(func, tirx.PrimFunc) else func
+            if isinstance(func, tirx.PrimFunc):
+                func = self.schedule(func)
+                func = func.with_body(without_negative_divisors(func.body))
+            functions[var] = func
         return tvm.IRModule(functions, attrs=mod.attrs, global_infos=mod.global_infos)

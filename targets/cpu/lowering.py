@@ -1,4 +1,4 @@
-"""TVM's lowering of kernels to code: its own passes for a CPU, in its order, and five changes.
+"""TVM's lowering of kernels to code: its own passes for a CPU, in its order, and six changes.
 
 1. TVM gives every buffer of scope ``local`` on a CPU memory from its workspace pool, whose address
    LLVM knows nothing of: accumulators then stay in memory, written back at every step. Buffers on
@@ -10,6 +10,7 @@
 4. The checks of a kernel's arguments are gathered (``argument_checks.py``).
 5. No kernel is marked as its module's entry (``AnnotateEntryFunc``): LLVM would make a second copy
    of it, which nothing calls.
+6. Divisors are positive (``divisors.py``).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from tvm.tirx.compilation_pipeline import PIPELINE_MAP
 
 from burnish.targets.cpu import loops
 from burnish.targets.cpu.argument_checks import gather_argument_checks
+from burnish.targets.divisors import make_divisors_positive
 
 PIPELINE = "burnish.cpu"
 """Name of the pipeline, for ``relax.build(tir_pipeline=...)`` and ``tirx.build(pipeline=...)``."""
@@ -59,6 +61,7 @@ def cpu_pipeline() -> tuple[Any, Any, Any]:
             S.ConvertBlocksToOpaque(),
             S.LowerMatchBuffer(),
             S.StmtSimplify(),
+            make_divisors_positive,
             S.AnnotateIrregularLoop(),
             S.LowerOpaqueBlock(),
             X.FlattenBuffer(),
@@ -72,6 +75,7 @@ def cpu_pipeline() -> tuple[Any, Any, Any]:
             X.UnrollLoop(),
             S.RenormalizeSplitPattern(),
             X.StmtSimplify(),
+            make_divisors_positive,
             X.RemoveNoOp(),
             S.RewriteUnsafeSelect(),
             X.CommonSubexprElim(),

@@ -22,6 +22,7 @@ from tvm.tirx import BufferStore, For, SeqStmt
 
 from burnish.targets.cpu import loops
 from burnish.targets.cpu.extremes import limit, plain_maximum
+from burnish.targets.divisors import without_negative_divisors
 
 _REDUCE_ITER = 2
 _COMBINERS: dict[type, Callable[[Expr, Expr], Expr]] = {
@@ -348,4 +349,4 @@ def simplified(value: Any, bounds: dict[Var, tuple[Any, Any]] | None = None) -> 
     analyzer = Analyzer()
     for var, (low, high) in (bounds or {}).items():
         analyzer.bind(var, tvm.ir.Range(low, high))
-    return analyzer.simplify(value)
+    return without_negative_divisors(analyzer.simplify(value))
