@@ -7,7 +7,7 @@ import pytest
 import torch
 import tvm
 import tvm_ffi
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tvm import tirx
 
@@ -58,6 +58,7 @@ def test_rows_in_another_order(order, width):
     assert torch.equal(compiled(x), net(x))
 
 
+@settings(max_examples=25)  # each example compiles a network of its own
 @given(st.integers(1, 4), st.integers(1, 6), st.integers(1, 3), st.integers(0, 2**32 - 1))
 def test_mirrored_then_reshaped(rows, columns, times, seed):
     class Mirrored(torch.nn.Module):
