@@ -40,7 +40,7 @@ def check_libraries(libraries: Sequence[str], target: Target) -> None:
     if libraries and not isinstance(target, CudaTarget):
         raise ConfigError(
             f"libraries={list(libraries)!r} is for CUDA; the target {target.name!r} has no library "
-            "to call"
+            "to call: leave it out, or build for cuda"
         )
     why = target.why_not_here() if {AUTO, TENSORRT}.intersection(libraries) else ""
     if why and TENSORRT in libraries:

@@ -10,7 +10,7 @@ import tvm
 from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
-from burnish.passes.graph import bindings, op_name, references, static_shape
+from burnish.passes.graph import bindings, op_name, references, static_shape, without_turn
 from burnish.passes.rewrite import rewritten
 from burnish.targets.cuda.blas import Product
 from burnish.targets.cuda.called import Operation
@@ -107,7 +107,7 @@ class _Rewriter(PyExprMutator):
 
     def _matmul(self, call: relax.Call) -> _Chain | None:
         dtypes = {str(expr.ty.dtype) for expr in (*call.args, call)}
-        (a, a_turned), (b, b_turned) = map(self._turned, call.args)
+        (a, a_turned), (b, b_turned) = (without_turn(arg, self._made.get) for arg in call.args)
         a_shape, b_shape = static_shape(a), static_shape(b)
         if len(dtypes) != 1 or not a_shape or not b_shape or min(len(a_shape), len(b_shape)) < 2:
             return None
@@ -115,17 +115,6 @@ class _Rewriter(PyExprMutator):
         n = b_shape[-2] if b_turned else b_shape[-1]
         product = Product(dtypes.pop(), m, n, k, a_shape[:-2], b_shape[:-2], a_turned, b_turned)
         return _Chain(product, (a, b))
-
-    def _turned(self, operand: relax.Expr) -> tuple[relax.Expr, bool]:
-        """What a transpose of the last two axes was made of, and whether it was one."""
-        made = self._made.get(operand) if isinstance(operand, relax.Var) else None
-        if made is None or op_name(made) != "relax.permute_dims":
-            return operand, False
-        rank = int(operand.ty.ndim)
-        axes = made.attrs.axes
-        given = list(range(rank))[::-1] if axes is None else [int(axis) % rank for axis in axes]
-        swapped = [*range(rank - 2), rank - 1, rank - 2]
-        return (made.args[0], True) if given == swapped else (operand, False)
 
 
 def _conv2d(call: relax.Call) -> _Chain | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import tvm
@@ -70,3 +70,20 @@ def constant_array(expr: relax.Expr) -> np.ndarray | None:
     if isinstance(expr, tvm.ir.Constant) and isinstance(expr.value, tvm.runtime.Tensor):
         return expr.value.numpy()
     return None
+
+
+def without_turn(
+    operand: relax.Expr, made: Callable[[relax.Var], relax.Expr | None]
+) -> tuple[relax.Expr, bool]:
+    """What a transpose of the last two axes was made of, and whether ``operand`` is one.
+
+    ``made`` gives the value that a variable is bound to.
+    """
+    value = made(operand) if isinstance(operand, relax.Var) else None
+    if value is None or op_name(value) != "relax.permute_dims":
+        return operand, False
+    rank = int(operand.ty.ndim)
+    axes = value.attrs.axes
+    given = list(range(rank))[::-1] if axes is None else [int(axis) % rank for axis in axes]
+    swapped = [*range(rank - 2), rank - 1, rank - 2]
+    return (value.args[0], True) if given == swapped else (operand, False)

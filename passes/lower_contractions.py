@@ -12,7 +12,7 @@ from tvm import relax, te, tirx
 from tvm.ir import Expr
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
-from burnish.passes.graph import op_name
+from burnish.passes.graph import op_name, without_turn
 from burnish.passes.lower_attention import broadcast
 from burnish.passes.repeated_heads import repeated_heads
 from burnish.passes.rewrite import rewritten
@@ -56,21 +56,10 @@ class _Rewriter(PyExprMutator):
         if len(dtypes) != 1 or dtypes.isdisjoint(FLOATS) or min(_rank(a), _rank(b)) < 2:
             return call
         dtype = str(call.attrs.out_dtype or "") or dtypes.pop()
-        (a, a_turned), (b, b_turned) = self._turned(a), self._turned(b)
+        (a, a_turned), (b, b_turned) = (without_turn(x, self.lookup_binding) for x in (a, b))
         return self.builder_.call_te(
             matmul(a_turned, b_turned, dtype), a, b, primfunc_name_hint="matmul"
         )
-
-    def _turned(self, operand: relax.Expr) -> tuple[relax.Expr, bool]:
-        """What a transpose of the last two axes was made of, and whether it was one."""
-        made = self.lookup_binding(operand) if isinstance(operand, relax.Var) else None
-        if made is None or op_name(made) != "relax.permute_dims":
-            return operand, False
-        rank = _rank(operand)
-        axes = made.attrs.axes
-        given = list(range(rank))[::-1] if axes is None else [int(axis) % rank for axis in axes]
-        swapped = [*range(rank - 2), rank - 1, rank - 2]
-        return (made.args[0], True) if given == swapped else (operand, False)
 
     def _conv2d(self, call: relax.Call) -> relax.Expr:
         attrs, dtype = call.attrs, str(call.ty.dtype)

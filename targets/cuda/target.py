@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import platform
 import re
 from dataclasses import dataclass, replace
 
 import tvm
 
+from burnish.runtime.cuda import device_capability
 from burnish.targets import isa
 from burnish.targets.target import CpuTarget, host_threads
 
@@ -96,22 +96,6 @@ class CudaTarget:
 def capability(arch: str) -> int:
     """``sm_90`` -> 90."""
     return int(arch.removeprefix("sm_"))
-
-
-def device_capability() -> int | str:
-    """Compute capability of the first GPU, 90 for 9.0, or why there is none."""
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return "it needs an NVIDIA driver (libcuda.so.1), and there is none"
-    code = driver.cuInit(0)
-    device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
-    code = code or driver.cuDeviceGet(ctypes.byref(device), 0)
-    code = code or driver.cuDeviceGetAttribute(ctypes.byref(major), 75, device)
-    code = code or driver.cuDeviceGetAttribute(ctypes.byref(minor), 76, device)
-    if code:
-        return f"it needs an NVIDIA GPU, and the driver finds none (CUDA error {code})"
-    return major.value * 10 + minor.value
 
 
 def parse_cuda(text: str) -> CudaTarget:
