@@ -23,10 +23,9 @@ import torch
 
 import burnish
 import burnish.models
-from burnish.compiler.environment import PINS
 from burnish.compiler.errors import BurnishError
 from burnish.runtime.native import library_folder
-from burnish.runtime.pins import LIBRARIES
+from burnish.runtime.pins import LIBRARIES, PINS
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))

@@ -1,6 +1,7 @@
 """Burnish: prune, quantize, tune and build trained networks, and prove each gain.
 
-Names are resolved on first use, so that ``burnish --help`` starts without torch or TVM.
+Names are resolved on first use, so that ``burnish --help`` starts without torch or TVM. Importing
+this changes nothing in the process: ``import tvm`` imports it too, for OpenCL.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from burnish.compiler import environment
+from burnish.runtime.pins import check_versions
 
 if TYPE_CHECKING:
     from burnish import models
@@ -31,8 +32,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-environment.check_versions()
-environment.set_threads()
+check_versions()
 
 _WHERE = {
     "BurnishError": "burnish.compiler.errors",

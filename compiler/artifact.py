@@ -35,7 +35,7 @@ import numpy as np
 import tvm
 
 import burnish
-from burnish.compiler import environment, weights_file
+from burnish.compiler import weights_file
 from burnish.compiler.build import Owner, temporary_folder
 from burnish.compiler.compiled import Compiled
 from burnish.compiler.config import CompileConfig
@@ -46,6 +46,7 @@ from burnish.compiler.tensors import aligned
 from burnish.compiler.waterfall import Report
 from burnish.runtime import archive, jsons
 from burnish.runtime.manifest import MEMBERS, NAME, SCHEMA, Manifest, Member
+from burnish.runtime.pins import PINS
 from burnish.runtime.reading import (
     Artifact,
     cache_folder,
@@ -94,7 +95,7 @@ Parts = list[bytes | memoryview]
 def _manifest(compiled: Compiled, members: Mapping[str, Parts]) -> Manifest:
     target, source = compiled.target, compiled.source
     return Manifest(
-        versions={"burnish": burnish.__version__, **environment.PINS},
+        versions={"burnish": burnish.__version__, **PINS},
         source={"hash": source.hash, "kind": source.kind},
         passes=tuple(
             {"name": row.name, "phase": row.phase, "status": row.status}

@@ -30,10 +30,11 @@ import torch
 import tvm
 
 import burnish
-from burnish.compiler import environment, registry
+from burnish.compiler import registry
 from burnish.compiler.config import CompileConfig
 from burnish.compiler.importers import LoadedModel
 from burnish.compiler.importers.tensors import to_numpy
+from burnish.runtime.pins import PINS
 from burnish.targets.choose import Target
 
 SCHEMA = 1
@@ -121,7 +122,7 @@ def described(value: Any, *, values: bool) -> Any:
 @functools.cache
 def versions() -> dict[str, str]:
     """The packages that take part in a compilation; an absent one is ``""``."""
-    found = dict(environment.PINS)
+    found = dict(PINS)
     for name in DISTRIBUTIONS:
         try:
             found[name] = metadata.version(name)

@@ -149,8 +149,10 @@ def plain_build(mod: tvm.IRModule) -> Run:
     """TVM's default CPU build: slow, and independent of this project's schedules."""
     from tvm import relax
 
+    from burnish.compiler.environment import set_threads
     from burnish.passes.params import get_params, without_params
 
+    set_threads()
     ready = relax.transform.DecomposeOpsForInference()(without_params(mod))
     machine = relax.VirtualMachine(relax.build(ready, "llvm"), tvm.cpu())
     weights = list(get_params(mod).values())

@@ -14,6 +14,7 @@ import tvm
 import tvm_ffi
 from tvm import relax
 
+from burnish.compiler import environment
 from burnish.compiler.config import CompileConfig
 from burnish.compiler.errors import TargetError
 from burnish.compiler.libraries import TENSORRT
@@ -74,6 +75,7 @@ class Compiled:
         self._replay: Replay | None = None
         self._to_record = False
         if not target.why_not_here():
+            environment.set_threads()
             self._loaded = tvm.runtime.load_module(str(library))
             random_keys.register()
             if isinstance(target, CpuTarget):

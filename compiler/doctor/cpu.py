@@ -46,8 +46,10 @@ def kernel() -> Check:
         import tvm
         from tvm import te
 
+        from burnish.compiler.environment import set_threads
         from burnish.targets.target import host
 
+        set_threads()
         source = te.placeholder((8,), "float32", name="x")
         result = te.compute((8,), lambda index: source[index] + 1.0, name="y")
         with tvm.target.Target(host().tvm()) as target:

@@ -7,7 +7,7 @@ import platform
 import shutil
 
 from burnish.compiler.doctor.check import Check, first_line
-from burnish.compiler.environment import PINS, check_versions
+from burnish.runtime.pins import PINS, check_versions
 
 LOW_MEMORY = 4e9
 

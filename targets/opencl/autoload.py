@@ -36,11 +36,11 @@ def register() -> None:
 
 
 def _compilable() -> bool:
-    from burnish.targets.opencl import runtime
-
     try:
         native.find_compiler()
     except native.MissingCompilerError:
+        from burnish.targets.opencl import runtime
+
         return runtime.cached() is not None
     return True
 

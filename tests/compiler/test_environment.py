@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
+import tomllib
 from importlib import metadata
 
 import pytest
 
 from burnish.compiler import environment
-from burnish.compiler.environment import PINS, check_versions, set_threads
+from burnish.compiler.environment import set_threads
+from burnish.runtime.pins import PINS, check_versions
+from support import ROOT
 
 
 def test_the_installed_pair_is_the_pinned_one():
@@ -73,3 +77,35 @@ def test_threads_where_the_system_has_no_affinity(monkeypatch):
     monkeypatch.setattr(environment.os, "cpu_count", lambda: None)
     set_threads()
     assert os.environ["TVM_NUM_THREADS"] == "1"
+
+
+def test_an_import_of_tvm_changes_nothing_and_first_use_sets_the_threads():
+    code = (
+        "import json, os, sys; before = dict(os.environ)\n"
+        "import tvm\n"
+        "from importlib.metadata import EntryPoint\n"
+        "EntryPoint('opencl', sys.argv[1], 'tvm.backends').load()()\n"
+        "assert dict(os.environ) == before\n"
+        "print(json.dumps([name for name in sys.modules if name.startswith('burnish')]))\n"
+        "import burnish, torch\n"
+        "assert dict(os.environ) == before\n"
+        "net = torch.nn.ReLU()\n"
+        "burnish.compile(net, (torch.ones(4),), do_no_harm=False, cache=False)\n"
+        "print(os.environ['TVM_BIND_THREADS'], int(os.environ['TVM_NUM_THREADS']) > 0)\n"
+    )
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (entry,) = project["entry-points"]["tvm.backends"].values()
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("TVM_")}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code, entry],
+        capture_output=True,
+        text=True,
+        env=clean,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    first, second = done.stdout.splitlines()
+    few = {"targets", "targets.native", "targets.opencl", "targets.opencl.autoload"}
+    few |= {"runtime", "runtime.errors", "runtime.pins"}
+    assert set(json.loads(first)) == {"burnish", *(f"burnish.{name}" for name in few)}
+    assert second == "0 True"
