@@ -33,7 +33,9 @@ def parsed(data: bytes | memoryview, what: str, limit: int, *, nan: bool = False
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a key is there twice")
+        keys = [key for key, _ in pairs]
+        twice = next(key for at, key in enumerate(keys) if key in keys[:at])
+        raise ValueError(f"a key is there twice: {twice!r:.80}")
     return found
 
 

@@ -1,0 +1,1 @@
+"""Deciding where each operator runs: the problem, what a placement costs, and algorithms."""
