@@ -29,6 +29,19 @@ def run_passes(
 
     Passes of the weight phases and the user's own are judged by ``gate``, which may undo them.
     """
+    graph, rows = graph_passes(imported, target, config, gate)
+    mod = graph
+    for phase in pipeline.graph_phases(target, config):
+        if phase.name in LOWERING:
+            mod, row = _run_phase(phase, mod, target)
+            rows.append(row)
+    return graph, mod, rows
+
+
+def graph_passes(
+    imported: Imported, target: Target, config: CompileConfig, gate: Gate
+) -> tuple[tvm.IRModule, list[Row]]:
+    """The graph before lowering, and the rows of its passes; as :func:`run_passes`."""
     graph = imported.mod
     rows: list[Row] = []
     phases = pipeline.graph_phases(target, config)
@@ -51,12 +64,7 @@ def run_passes(
             graph, row = run_pass(step, graph, phase.name, target)
             graph, row = gate.judge(before, graph, row, "user", len(rows))
             rows.append(row)
-    mod = graph
-    for phase in phases:
-        if phase.name in LOWERING:
-            mod, row = _run_phase(phase, mod, target)
-            rows.append(row)
-    return graph, mod, rows
+    return graph, rows
 
 
 def _last_change(rows: list[Row], count: int) -> int:

@@ -22,7 +22,7 @@ class InputSlot:
 
     def take(self, value: np.ndarray) -> Any:
         """A tensor of the same content."""
-        if _shareable(value) and value.dtype != np.bool_ and value.dtype.isbuiltin == 1:
+        if shareable(value) and value.dtype != np.bool_ and value.dtype.isbuiltin == 1:
             return tvm_ffi.from_dlpack(value)
         if self._buffer is None or tuple(map(int, self._buffer.shape)) != value.shape:
             device = tvm_ffi.device("cpu", 0)
@@ -33,7 +33,7 @@ class InputSlot:
 
     def bytes_of(self, value: np.ndarray) -> Any:
         """The memory of the content as a tensor of bytes, for a call that knows the shape."""
-        if _shareable(value):
+        if shareable(value):
             return tensors.bytes_of(value)
         if self._bytes is None or self._bytes.nbytes != value.nbytes:
             self._bytes = tensors.aligned((value.nbytes,), np.dtype(np.uint8))
@@ -41,7 +41,8 @@ class InputSlot:
         return tvm_ffi.from_dlpack(self._bytes)
 
 
-def _shareable(value: np.ndarray) -> bool:
+def shareable(value: np.ndarray) -> bool:
+    """Whether kernels can work on the memory itself."""
     flags = value.flags
     return bool(
         flags.c_contiguous and flags.writeable and value.ctypes.data % tensors.ALIGNMENT == 0

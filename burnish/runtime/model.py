@@ -14,7 +14,7 @@ import numpy as np
 from . import native
 from .cores import host_threads
 from .cuda import why_no_gpu
-from .errors import ArtifactError
+from .errors import ArtifactError, InvalidInputError
 from .manifest import Manifest
 from .reading import Artifact, check_machine, read_artifact, unpacked
 from .signature import Signature
@@ -116,6 +116,54 @@ class Model:
             self._use_threads(self._threads)
             given = self._outputs(leaves)
         return self.signature.unflatten(given)
+
+    def use_threads(self, threads: int) -> None:
+        """Run on so many threads from now on."""
+        if threads < 1:
+            raise ValueError(f"a model runs on 1 thread or more, not {threads}")
+        self._threads = threads
+
+    def fill(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
+        """Run on tensors in the order of the signature, into memory of the caller's.
+
+        ``outputs`` are contiguous arrays of the outputs' shapes and dtypes; results are written
+        there without a copy where that memory is aligned to ``tensors.ALIGNMENT`` bytes and the
+        call is a recorded one. Raises :class:`InvalidInputError` as a call does, and for outputs
+        of another number or size.
+        """
+        from . import tensors
+        from .inputs import shareable
+
+        self.signature.check(inputs)
+        if len(outputs) != len(self.signature.outputs):
+            raise InvalidInputError(
+                f"got memory for {len(outputs)} outputs; the model has "
+                f"{len(self.signature.outputs)}"
+            )
+        with self._lock:
+            self._use_threads(self._threads)
+            if self._replay is None:
+                found = self._outputs(inputs)
+                for array, given in zip(outputs, found, strict=True):
+                    if array.shape != given.shape or array.dtype != given.dtype:
+                        raise InvalidInputError(
+                            f"got memory for {array.dtype}{list(array.shape)}; the model gives "
+                            f"{given.dtype}{list(given.shape)}"
+                        )
+                    np.copyto(array, given)
+                return
+            pairs = [slot.bytes_of(leaf) for slot, leaf in zip(self._slots, inputs, strict=True)]
+            forms = [(shape, tensors.numpy_dtype(kind)) for shape, kind in self._replay.outputs]
+            if any((a.shape, a.dtype) != form for a, form in zip(outputs, forms, strict=True)):
+                raise InvalidInputError(
+                    f"got memory for {[(a.shape, str(a.dtype)) for a in outputs]}; the model "
+                    f"gives {[(shape, str(dtype)) for shape, dtype in forms]}"
+                )
+            places = [a if shareable(a) else tensors.aligned(a.shape, a.dtype) for a in outputs]
+            self._replay(pairs, [tensors.bytes_of(place) for place in places])
+            for array, place in zip(outputs, places, strict=True):
+                if place is not array:
+                    np.copyto(array, place)
 
     def _outputs(self, leaves: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Outputs by way of the virtual machine; the first call is recorded where it can be."""

@@ -1,0 +1,1 @@
+"""Pipelines: a model cut into stages, each on a device, through which micro-batches go."""
