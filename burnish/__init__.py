@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from burnish.compiler.config import CompileConfig, TuneConfig
     from burnish.compiler.driver import build, compile, import_model, optimize, tune
     from burnish.compiler.errors import BurnishError
+    from burnish.compiler.pipelines.make import pipeline
+    from burnish.compiler.pipelines.pipeline import Pipeline, load_pipeline
     from burnish.compiler.profile.result import Profile
     from burnish.compiler.profile.run import profile
     from burnish.compiler.registry import (
@@ -40,6 +42,7 @@ _WHERE = {
     "Compiled": "burnish.compiler.compiled",
     "Imported": "burnish.compiler.stages",
     "Optimized": "burnish.compiler.stages",
+    "Pipeline": "burnish.compiler.pipelines.pipeline",
     "Profile": "burnish.compiler.profile.result",
     "PruneConfig": "burnish.passes.configs",
     "QuantizeConfig": "burnish.passes.configs",
@@ -50,7 +53,9 @@ _WHERE = {
     "compile": "burnish.compiler.driver",
     "import_model": "burnish.compiler.driver",
     "load": "burnish.compiler.artifact",
+    "load_pipeline": "burnish.compiler.pipelines.pipeline",
     "optimize": "burnish.compiler.driver",
+    "pipeline": "burnish.compiler.pipelines.make",
     "profile": "burnish.compiler.profile.run",
     "register_calibration": "burnish.compiler.registry",
     "register_converter": "burnish.compiler.registry",
@@ -80,6 +85,7 @@ __all__ = [
     "Compiled",
     "Imported",
     "Optimized",
+    "Pipeline",
     "Profile",
     "PruneConfig",
     "QuantizeConfig",
@@ -90,8 +96,10 @@ __all__ = [
     "compile",
     "import_model",
     "load",
+    "load_pipeline",
     "models",
     "optimize",
+    "pipeline",
     "profile",
     "register_calibration",
     "register_converter",

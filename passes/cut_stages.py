@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import tvm
 import tvm_ffi
@@ -49,6 +51,22 @@ def binding_names(mod: tvm.IRModule) -> tuple[str, ...]:
     return _Graph(mod).names
 
 
+def crossing_bytes(mod: tvm.IRModule) -> tuple[int, ...]:
+    """Bytes that go over a cut after 0, 1, ... bindings: made before it, and read after it.
+
+    Inputs do not count, nor do values of rules 2 and 3 of :func:`cut_stages`.
+    """
+    graph = _Graph(mod)
+    last: dict[relax.Var, int] = {}
+    for at, read in enumerate(graph.read):
+        last.update((var, at) for var in read if var in graph.place and var not in graph.again)
+    found = [0] * (len(graph.bindings) + 1)
+    for var, end in last.items():
+        for at in range(graph.place[var] + 1, end + 1):
+            found[at] += _bytes(var.ty)
+    return tuple(found)
+
+
 def cut_stages(mod: tvm.IRModule, points: Sequence[int | str]) -> Cut:
     """``main`` cut after each of ``points``; the argument is untouched.
 
@@ -66,7 +84,7 @@ def cut_stages(mod: tvm.IRModule, points: Sequence[int | str]) -> Cut:
     graph = _Graph(mod)
     edges = [0, *_positions(graph.names, points), len(graph.names)]
     stages = []
-    ranges = list(zip(edges, edges[1:], strict=False))
+    ranges = list(pairwise(edges))
     results = graph.results()
     for number, (start, end) in enumerate(ranges):
         stages.append(_Builder(graph, start, end).stage(number == len(ranges) - 1, results))
@@ -303,6 +321,14 @@ def _crosses(ty: tvm.ir.Type) -> bool:
     return isinstance(ty, relax.TensorType)
 
 
+def _bytes(ty: tvm.ir.Type) -> int:
+    """Bytes of a tensor or a tuple; an open size counts as one."""
+    if isinstance(ty, relax.TupleType):
+        return sum(map(_bytes, ty.fields))
+    sizes = [int(n) if isinstance(n, tvm.tirx.IntImm) else 1 for n in ty.shape or ()]
+    return math.prod(sizes) * int(tvm.DataType(str(ty.dtype)).itemsize)
+
+
 def _repeatable(binding: relax.Binding) -> bool:
     value = binding.value
     if isinstance(value, relax.Call):
@@ -324,4 +350,4 @@ def _unique(names: Sequence[str], taken: set[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-__all__ = ["Cut", "Stage", "binding_names", "cut_stages"]
+__all__ = ["Cut", "Stage", "binding_names", "crossing_bytes", "cut_stages"]

@@ -19,6 +19,7 @@ from burnish.cli import (
     demo,
     doctor,
     inspect,
+    pipeline,
     profile,
     run,
     running,
@@ -35,7 +36,9 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (*(compile, run, compare, inspect, verify, zoo, doctor, demo, bench, profile, cache),):
+for verb in (
+    *(compile, run, compare, inspect, verify, zoo, doctor, demo, bench, profile, pipeline, cache),
+):
     verb.add_to(app)
 
 

@@ -1,7 +1,7 @@
 """What each operator of a graph costs, from its operations and bytes and the machine's rates.
 
-1. An operator is legalized alone, and its loops are counted (:mod:`burnish.compiler.profile.counts`).
-   Equal operators are counted once.
+1. An operator is legalized alone, and its loops are counted
+   (:mod:`burnish.compiler.profile.counts`). Equal operators are counted once.
 2. An elementwise operator whose first operand nothing else reads is fused into what made it: it
    costs its operations, and the bytes of its other operands.
 3. Seconds are the larger of the operations' and the bytes' at the machine's peak rates; products

@@ -5,42 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
-import tvm
-from tvm import relax, tirx
 
 from burnish.compiler.errors import ConfigError
 from burnish.compiler.pipelines.costs import Cost
 
 MOST_MICRO_BATCHES = 64
-
-
-@dataclass(frozen=True)
-class Rates:
-    """What a stage's device does: ``costs[i]`` seconds for binding ``i``, bytes a second."""
-
-    seconds: np.ndarray
-    read: float
-
-
-def crossing_bytes(mod: tvm.IRModule, count: int) -> np.ndarray:
-    """``[count + 1]``: bytes that are made before a cut after so many bindings, and read later.
-
-    Inputs do not count: they lie where all stages see them.
-    """
-    main = mod["main"]
-    everything = [binding for block in main.body.blocks for binding in block.bindings][:count]
-    place = {binding.var: at for at, binding in enumerate(everything)}
-    last: dict[relax.Var, int] = {}
-    for at, binding in enumerate(everything):
-        for var in relax.analysis.free_vars(binding.value):
-            if var in place:
-                last[var] = at
-    crossing = np.zeros(count + 1)
-    for var, end in last.items():
-        crossing[place[var] + 1 : end + 1] += _bytes(var.ty)
-    return crossing
 
 
 def cut_points(
@@ -50,13 +22,16 @@ def cut_points(
 
     ``seconds[s]`` are the bindings' on the device of stage ``s``. A stage's time is that of its
     bindings and of writing and reading what crosses its ends. Dynamic programming over the cuts:
-    stages x bindings^2.
+    stages x bindings^2. A cut that nothing crosses is none.
+
+    Raises :class:`ConfigError` where the model has too few operators for the stages.
     """
     count, stages = len(seconds[0]), len(seconds)
     if stages > count:
         raise ConfigError(f"{stages} devices for a model of {count} operators: give fewer")
     sums = [np.concatenate([[0.0], np.cumsum(s)]) for s in seconds]
-    move = crossing / bytes_per_second
+    move = np.where(crossing > 0, crossing / bytes_per_second, math.inf)
+    move[[0, -1]] = 0.0
     best = sums[0] + move
     best[0] = math.inf
     choices: list[np.ndarray] = []
@@ -70,14 +45,17 @@ def cut_points(
             new[end], chosen[end] = worst[at], starts[at]
         best = new
         choices.append(chosen)
-    points, end = [], count
+    if not math.isfinite(best[count]):
+        raise ConfigError(f"no {stages} stages of this model hand anything on: give fewer devices")
+    points: list[int] = []
+    end = count
     for chosen in reversed(choices):
         end = int(chosen[end])
         points.insert(0, end)
     edges = [0, *points, count]
     took = [
         float(sums[s][b] - sums[s][a] + move[a] + move[b])
-        for s, (a, b) in enumerate(zip(edges, edges[1:], strict=False))
+        for s, (a, b) in enumerate(pairwise(edges))
     ]
     return points, took
 
@@ -120,18 +98,9 @@ def choose(
         points, took = cut_points(seconds, crossing / number, read)
         whole = [s + handoff_s for s in took]
         options.append((sum(whole) + (number - 1) * max(whole), number, points, took))
-    best, number, points, took = min(options, key=lambda option: option[:2])
+    _, number, points, took = min(options, key=lambda option: option[:2])
     why = "asked for"
     if asked is None:
         others = ", ".join(f"{n}: {1e3 * t:.3g}" for t, n, _, _ in options[:8])
         why = f"expected milliseconds a batch by number: {others}"
     return Choice(number, points, took, why)
-
-
-def _bytes(ty: object) -> int:
-    if isinstance(ty, relax.TupleType):
-        return sum(map(_bytes, ty.fields))
-    if not isinstance(ty, relax.TensorType) or ty.shape is None:
-        return 0
-    sizes = [int(n) if isinstance(n, tirx.IntImm) else 1 for n in ty.shape]
-    return math.prod(sizes) * int(tvm.DataType(str(ty.dtype)).itemsize)

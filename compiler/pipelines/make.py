@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tvm
 from tvm import tirx
 
@@ -16,7 +17,13 @@ from burnish.compiler.bench.peaks import Peaks, known_peaks
 from burnish.compiler.compiled import Compiled
 from burnish.compiler.config import CompileConfig
 from burnish.compiler.driver import build, import_model, optimize, target_for, tune
-from burnish.compiler.errors import ConfigError, PassError, wrap_errors
+from burnish.compiler.errors import (
+    ConfigError,
+    ImportModelError,
+    InvalidInputError,
+    PassError,
+    wrap_errors,
+)
 from burnish.compiler.gate import Gate
 from burnish.compiler.importers.files import Params
 from burnish.compiler.optimizer import LOWERING, graph_passes, run_pass
@@ -24,7 +31,7 @@ from burnish.compiler.pipeline import graph_phases
 from burnish.compiler.pipelines.batches import batch_size, check_joinable, check_whole
 from burnish.compiler.pipelines.core_sets import CoreSet, parse_devices
 from burnish.compiler.pipelines.costs import operator_costs
-from burnish.compiler.pipelines.cutting import Choice, choose, crossing_bytes
+from burnish.compiler.pipelines.cutting import Choice, choose
 from burnish.compiler.pipelines.pipeline import (
     RESTARTS,
     TIMEOUT_S,
@@ -34,7 +41,7 @@ from burnish.compiler.pipelines.pipeline import (
 from burnish.compiler.pipelines.plan import Plan, StagePlan
 from burnish.compiler.signature import Signature, TensorSpec
 from burnish.compiler.stages import Imported, Source
-from burnish.passes.cut_stages import Cut, Stage, cut_stages
+from burnish.passes.cut_stages import Cut, Stage, crossing_bytes, cut_stages
 from burnish.passes.params import num_inputs
 from burnish.runtime import trees
 
@@ -150,9 +157,17 @@ def _planned(
     if count > 1:
         said(f"importing a micro-batch, one of {count}")
         part = _micro(imported.signature, inputs, batch // count, whole)
-        imported = import_model(model, part, params=params, fold=settings.fold_onnx)
-        _check_static(imported.signature)
-        check_joinable(imported.signature, batch // count)
+        found = _again(model, part, params, settings, batch // count, whole)
+        if found is not None:
+            imported = found
+            check_joinable(imported.signature, batch // count)
+        elif asked is None:
+            count, why = 1, f"the model is of a fixed batch of {batch} rows"
+        else:
+            raise ConfigError(
+                f"the model is of a fixed batch of {batch} rows and cannot be split into {asked} "
+                "micro-batches: export it with an open batch, or with the rows of one micro-batch"
+            )
     graph = _graph(imported, target, settings)
     choice = _choice(graph, peaks, 1, 1, handoff)
     points = list(choice.points if cuts is None else cuts)
@@ -163,10 +178,12 @@ def _planned(
     rows = next(
         (int(s.shape[0]) for s in imported.signature.inputs if s.name not in whole and s.shape), 1
     )
-    values, signature = _values(cut, imported.signature)
+    values = _values(cut, imported.signature)
     stages = _stages(cut, graph, devices, imported, target, settings, folder, peaks, said)
     plan = Plan(
-        name, signature, rows, count, why, whole, values, cut.inputs, cut.results, stages, handoff,
+        name,
+        imported.signature,
+        rows, count, why, whole, values, cut.inputs, cut.results, stages, handoff,
         "operations and bytes of the operators at the machine's peak rates",
     )  # fmt: skip
     plan.save(folder)
@@ -264,11 +281,11 @@ def _choice(
     graph: tvm.IRModule, peaks: Sequence[Peaks], batch: int, asked: int | None, handoff_s: float
 ) -> Choice:
     costs = operator_costs(graph)
-    return choose(costs, crossing_bytes(graph, len(costs)), peaks, batch, asked, handoff_s)
+    return choose(costs, np.asarray(crossing_bytes(graph), float), peaks, batch, asked, handoff_s)
 
 
-def _values(cut: Cut, signature: Signature) -> tuple[dict[str, TensorSpec], Signature]:
-    """What goes between the stages, and the signature with the outputs' true shapes."""
+def _values(cut: Cut, signature: Signature) -> dict[str, TensorSpec]:
+    """What goes between the stages."""
     found = {
         name: replace(spec, name=name)
         for name, spec in zip(cut.inputs, signature.inputs, strict=True)
@@ -276,11 +293,11 @@ def _values(cut: Cut, signature: Signature) -> tuple[dict[str, TensorSpec], Sign
     for stage in cut.stages:
         fields = stage.mod["main"].ret_ty.fields
         found.update((n, _spec(n, ty)) for n, ty in zip(stage.gives, fields, strict=True))
-    return found, signature
+    return found
 
 
 def _spec(name: str, ty: tvm.ir.Type) -> TensorSpec:
-    sizes = list(ty.shape) if ty.shape is not None else [None]
+    sizes: list[Any] = list(ty.shape) if ty.shape is not None else [None]
     if not all(isinstance(size, tirx.IntImm) for size in sizes):
         raise ConfigError(
             f"{name!r} goes from stage to stage, and its shape {list(map(str, sizes))} is not "
@@ -329,6 +346,24 @@ def _micro(signature: Signature, inputs: Any, rows: int, whole: Sequence[str]) -
     if named:
         return {n: nodes[n] for n in named}
     return tuple(list(nodes.values())[: len(given)])
+
+
+def _again(
+    model: Any,
+    part: Any,
+    params: Params,
+    settings: CompileConfig,
+    rows: int,
+    whole: Sequence[str],
+) -> Imported | None:
+    """The model at so many rows; None where it is of another number, and of that alone."""
+    try:
+        found = import_model(model, part, params=params, fold=settings.fold_onnx)
+    except (ImportModelError, InvalidInputError):
+        return None
+    _check_static(found.signature)
+    split_up = [spec for spec in found.signature.inputs if spec.name not in whole]
+    return found if all(spec.shape[0] == rows for spec in split_up) else None
 
 
 def _size(spec: TensorSpec) -> int:

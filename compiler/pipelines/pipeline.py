@@ -15,10 +15,10 @@ import torch
 
 from burnish.compiler.errors import ConfigError
 from burnish.compiler.pipelines.batches import check_joinable, join, split
-from burnish.compiler.pipelines.flight import Flight, PipelineError
+from burnish.compiler.pipelines.flight import PipelineError
 from burnish.compiler.pipelines.plan import Plan, stage_seconds
 from burnish.compiler.pipelines.report import PipelineReport
-from burnish.compiler.pipelines.timeline import Schedule, Timeline, predict_schedule
+from burnish.compiler.pipelines.timeline import Schedule, Span, Timeline, predict_schedule
 from burnish.runtime.signature import Signature
 
 ENGINES = ("processes", "threads", "ray")
@@ -29,12 +29,25 @@ SHOWN = 32
 """Micro-batches of a run that its timeline shows, the last ones."""
 
 
+class Airborne(Protocol):
+    """Micro-batches in flight: how many, whether there is room, and how they went."""
+
+    error: BaseException | None
+    spans: deque[Span]
+
+    @property
+    def pending(self) -> int: ...
+    @property
+    def room(self) -> bool: ...
+
+
 class Running(Protocol):
-    """What an engine does."""
+    """What an engine does; methods as in :class:`~burnish.compiler.pipelines.threads.Threads`."""
 
-    flight: Flight
-    restarts: int
-
+    @property
+    def flight(self) -> Airborne: ...
+    @property
+    def restarts(self) -> int: ...
     def submit(self, arrays: Sequence[np.ndarray]) -> int: ...
     def take(self) -> list[np.ndarray]: ...
     def close(self) -> None: ...

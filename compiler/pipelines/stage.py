@@ -62,4 +62,6 @@ def warm(model: Model, values: Mapping[str, TensorSpec], takes: Sequence[str]) -
     """A call on zeros: the first one records the kernels."""
     from burnish.runtime.tensors import numpy_dtype
 
-    model(*(np.zeros(tuple(values[n].shape), numpy_dtype(values[n].dtype)) for n in takes))
+    model(
+        *(np.zeros(tuple(map(int, values[n].shape)), numpy_dtype(values[n].dtype)) for n in takes)
+    )

@@ -1,7 +1,8 @@
 """The process of one stage: ``python -m burnish.compiler.pipelines.worker FD MEMORY < SETUP``.
 
-FD is its end of a socket pair, MEMORY the frames' memory, SETUP a JSON object. It needs neither torch nor TVM's
-compiler, so that it starts in a part of a second. It leaves when the other end closes.
+FD is its end of a socket pair, MEMORY the frames' memory, SETUP a JSON object. It needs
+neither torch nor TVM's compiler, so that it starts in a part of a second. It leaves when the other
+end closes.
 """
 
 from __future__ import annotations
@@ -13,10 +14,6 @@ import socket
 import sys
 import traceback
 from typing import Any
-
-from burnish.compiler.pipelines.core_sets import CoreSet
-from burnish.compiler.pipelines.frames import Frames, layout_of, mapped
-from burnish.runtime.signature import TensorSpec
 
 MESSAGE_BYTES = 1 << 16
 
@@ -35,9 +32,15 @@ def main(descriptor: int, memory: int) -> None:
 
 
 def _serve(channel: socket.socket, setup: dict[str, Any], memory: int) -> None:
+    # tvm-ffi imports torch where there is one, which takes seconds and is of no use here.
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    from burnish.compiler.pipelines.core_sets import CoreSet
+    from burnish.compiler.pipelines.frames import Frames, layout_of, mapped
+    from burnish.compiler.pipelines.stage import open_stage, run_stage, warm
+    from burnish.runtime.signature import TensorSpec
+
     device = CoreSet(setup["device"], tuple(setup["cores"]))
     device.bind()
-    from burnish.compiler.pipelines.stage import open_stage, run_stage, warm
 
     values = {
         name: TensorSpec(name, tuple(item["shape"]), item["dtype"])
