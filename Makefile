@@ -36,7 +36,7 @@ $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
 	PIP="$(PIP)" TORCH_INDEX_URL="$(TORCH_INDEX_URL)" .ci/install-torch
 	@echo "make: installing burnish and the libraries of its tests and demo"
-	$(PIP) install -qq -c constraints.txt -e '.[bench,dev,keras,onnx,tflite,zoo]'
+	$(PIP) install -qq -c constraints.txt -e '.[bench,dev,keras,onnx,ray,tflite,zoo]'
 	@if $(PIP) list --format=freeze | grep -E '^nvidia-' | grep -vE '$(CUDA_COMPILER)' >&2; then \
 	  echo "make: these CUDA packages came along though the CPU path uses none; see TORCH_INDEX_URL in the Makefile" >&2; exit 2; fi
 	@touch $@
