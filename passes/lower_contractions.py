@@ -12,10 +12,13 @@ from tvm import relax, te, tirx
 from tvm.ir import Expr
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
+from burnish.passes.dequantize import CodeLayout, dequantized_value
 from burnish.passes.graph import op_name, without_turn
 from burnish.passes.lower_attention import broadcast
+from burnish.passes.quantize import quantized_layout
 from burnish.passes.repeated_heads import repeated_heads
 from burnish.passes.rewrite import rewritten
+from burnish.targets.matvec import ROWS
 
 FLOATS = ("float32", "float16", "bfloat16")
 _CAUSAL = {"": 0, "None": 0, "TopLeft": 1, "BottomRight": 2}
@@ -27,7 +30,7 @@ class LowerContractions:
     """Lower products of floats so that their sums are float32, rounded once at the end.
 
     1. ``matmul`` becomes a kernel; where an operand is a transpose of its last two axes, the
-       kernel reads what was transposed.
+       kernel reads what was transposed. Where few rows meet a quantized weight, it reads the codes.
     2. ``conv2d`` of two-byte floats sums in float32.
     3. ``attention`` becomes two such products with a softmax between them; keys and values that
        were repeated for grouped queries are read where they are. Windowed attention is left alone.
@@ -39,6 +42,10 @@ class LowerContractions:
 
 @mutator
 class _Rewriter(PyExprMutator):
+    def __init__(self, mod: tvm.IRModule) -> None:
+        super().__init__(mod)
+        self.mod = mod
+
     def visit_call_(self, call: relax.Call) -> relax.Expr:
         call = super().visit_call_(call)
         name = op_name(call)
@@ -57,9 +64,22 @@ class _Rewriter(PyExprMutator):
             return call
         dtype = str(call.attrs.out_dtype or "") or dtypes.pop()
         (a, a_turned), (b, b_turned) = (without_turn(x, self.lookup_binding) for x in (a, b))
+        codes = None if a_turned else self._codes(a, b)
+        if codes is not None:
+            layout, stored = codes
+            make = matmul_of_codes(b_turned, dtype, layout)
+            return self.builder_.call_te(make, a, *stored, primfunc_name_hint="matmul")
         return self.builder_.call_te(
             matmul(a_turned, b_turned, dtype), a, b, primfunc_name_hint="matmul"
         )
+
+    def _codes(self, a: relax.Expr, b: relax.Expr) -> tuple[CodeLayout, list[relax.Expr]] | None:
+        """The codes of a weight ``b`` that each is decoded for few rows only, and their layout."""
+        made = self.lookup_binding(b) if isinstance(b, relax.Var) else None
+        layout = quantized_layout(self.mod, made) if made is not None else None
+        if layout is None or made is None or len(layout.shape) != 2 or not _is_few(a):
+            return None
+        return layout, list(made.args[1].fields)
 
     def _conv2d(self, call: relax.Call) -> relax.Expr:
         attrs, dtype = call.attrs, str(call.ty.dtype)
@@ -105,6 +125,12 @@ class _Rewriter(PyExprMutator):
         return self.builder_.call_te(attention_mix(dtype), shares, v, primfunc_name_hint="mix")
 
 
+def _is_few(a: relax.Expr) -> bool:
+    """Whether ``a [..., M, K]`` has no more rows than share each weight in a kernel."""
+    outer = list(a.ty.shape.values)[:-1]
+    return all(isinstance(n, tirx.IntImm) for n in outer) and math.prod(map(int, outer)) <= ROWS
+
+
 def _rank(operand: relax.Expr) -> int:
     return int(operand.ty.ndim)
 
@@ -142,6 +168,17 @@ def matmul(a_turned: bool, b_turned: bool, dtype: str) -> Callable[..., te.Tenso
 
         total = te.compute((*outer, rows, columns), term, name="contract")
         return rounded(total, dtype)
+
+    return make
+
+
+def matmul_of_codes(b_turned: bool, dtype: str, layout: CodeLayout) -> Callable[..., te.Tensor]:
+    """As :func:`matmul`, with ``(codes, scale[, zero_point])`` in the place of ``b``."""
+
+    def make(a: te.Tensor, *stored: te.Tensor) -> te.Tensor:
+        sides = [tirx.IntImm("int64", n) for n in layout.shape]
+        b = te.compute(sides, lambda *at: dequantized_value(layout, stored, at), name="dequantize")
+        return matmul(False, b_turned, dtype)(a, b)
 
     return make
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from burnish.targets.cuda.disassemble import sass
@@ -23,11 +24,18 @@ SPILLS = ("LDL", "STL")
 
 @dataclass(frozen=True)
 class Instruction:
-    """``opcode`` without its modifiers; ``to`` is the address that a branch goes to."""
+    """``opcode`` without its modifiers, which stand in ``form`` too; ``to`` is the address that a
+    branch goes to."""
 
     address: int
     opcode: str
     to: int | None = None
+    form: str = ""
+
+
+def wide_loads(code: Sequence[Instruction], bits: int = 128) -> int:
+    """Loads from global memory of that many bits (64 or 128) a thread."""
+    return sum(one.opcode == "LDG" and str(bits) in one.form.split(".") for one in code)
 
 
 @dataclass(frozen=True)
@@ -72,12 +80,15 @@ def parse(text: str) -> list[Kernel]:
     """The kernels in what the disassembler prints."""
     found: list[Kernel] = []
     name, labels = "", dict[str, int]()
-    lines: list[tuple[int, str, str | None]] = []
+    lines: list[tuple[int, str, str | None, str]] = []
     waiting: list[str] = []
 
     def finish() -> None:
         if name:
-            code = (Instruction(at, op, labels.get(to) if to else None) for at, op, to in lines)
+            code = (
+                Instruction(at, op, labels.get(to) if to else None, form)
+                for at, op, to, form in lines
+            )
             found.append(Kernel(name, tuple(code)))
 
     for line in text.splitlines():
@@ -90,7 +101,8 @@ def parse(text: str) -> list[Kernel]:
             address, opcode, rest = int(instruction[1], 16), instruction[2], instruction[3]
             labels.update(dict.fromkeys(waiting, address))
             waiting = []
-            to = _TARGET.search(rest) if opcode.partition(".")[0] == "BRA" else None
-            lines.append((address, opcode.partition(".")[0], to[1] if to else None))
+            name_only = opcode.partition(".")[0]
+            to = _TARGET.search(rest) if name_only == "BRA" else None
+            lines.append((address, name_only, to[1] if to else None, opcode))
     finish()
     return found

@@ -14,12 +14,25 @@ from __future__ import annotations
 from tvm import tirx
 from tvm.s_tir import dlight
 
+from burnish.targets import matvec
 from burnish.targets.cuda import tensor_core
 from burnish.targets.cuda.target import CudaTarget
 from burnish.targets.rules import RULE, Rule, dlight_rule, laid_out
 from burnish.targets.serial import one_item
 
+_FEWER_ROWS = 4
+"""Of a product that tensor cores could take: with more they are as fast, and less busy."""
+
+
+def _few_rows(func: tirx.PrimFunc, target: CudaTarget) -> tirx.PrimFunc | None:
+    def most(dtype: str) -> int:
+        return _FEWER_ROWS if tensor_core.takes(dtype, target) else matvec.ROWS
+
+    return matvec.emit(func, target, most)
+
+
 RULES: dict[str, Rule[CudaTarget]] = {
+    "matvec": _few_rows,
     "tensor-core": tensor_core.emit,
     "matmul": dlight_rule(dlight.gpu.Matmul()),
     "gemv": dlight_rule(dlight.gpu.GEMV()),

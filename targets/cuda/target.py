@@ -45,6 +45,11 @@ class CudaTarget:
         return capability(self.arches[0])
 
     @property
+    def work_group(self) -> int:
+        """Threads a block may have."""
+        return 1024
+
+    @property
     def shared_memory(self) -> int:
         """Bytes of shared memory a block may have on each of the architectures."""
         return min(_SHARED[capability(arch)] for arch in self.arches) * 1024

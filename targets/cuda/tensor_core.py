@@ -116,6 +116,12 @@ class _Form:
     vectors: tuple[int, int]
 
 
+def takes(dtype: str, target: CudaTarget) -> bool:
+    """Whether products of a type may run on tensor cores."""
+    narrow = dtype != "float32" or target.tf32
+    return narrow and target.capability >= _SINCE.get(dtype, 1000)
+
+
 def emit(
     func: tirx.PrimFunc, target: CudaTarget, *, described: bool = False
 ) -> tirx.PrimFunc | None:
@@ -140,9 +146,7 @@ def _form(block: s_tir.SBlock, target: CudaTarget) -> _Form | None:
         return None
     dtypes = {str(read.source.dtype) for read in block.reads}
     matrix = Matrix(dtypes.pop(), target.capability)
-    if dtypes or target.capability < _SINCE.get(matrix.dtype, 1000):
-        return None
-    if matrix.dtype == "float32" and not target.tf32:
+    if dtypes or not takes(matrix.dtype, target):
         return None
     if str(block.writes[0].source.dtype) != matrix.sums:
         return None

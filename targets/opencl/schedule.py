@@ -14,6 +14,7 @@ from __future__ import annotations
 from tvm import tirx
 from tvm.s_tir import dlight
 
+from burnish.targets import matvec
 from burnish.targets.opencl import scans
 from burnish.targets.opencl.limits import fits
 from burnish.targets.opencl.target import OpenclTarget
@@ -22,6 +23,7 @@ from burnish.targets.serial import one_item
 
 RULES: dict[str, Rule[OpenclTarget]] = {
     "scans": scans.emit,
+    "matvec": matvec.emit,
     "matmul": dlight_rule(dlight.gpu.Matmul()),
     "gemv": dlight_rule(dlight.gpu.GEMV()),
     "reduction": dlight_rule(dlight.gpu.Reduction()),

@@ -8,6 +8,7 @@ import torch
 import tvm
 from tvm import relax
 
+import burnish
 from burnish.passes.lower_contractions import LowerContractions
 
 
@@ -76,3 +77,23 @@ def test_attention(causal):
     heads = [torch.from_numpy(x).transpose(1, 2) for x in (q, k, v)]
     want = torch.nn.functional.scaled_dot_product_attention(*heads, attn_mask=mask)
     np.testing.assert_allclose(got, want.transpose(1, 2).numpy(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("quantize", ["int8", "int4"])
+@pytest.mark.parametrize(("rows", "decoded"), [(8, False), (9, True)])
+def test_few_rows_read_the_codes_of_a_weight_and_many_the_weight(quantize, rows, decoded):
+    net = torch.nn.Linear(96, 40).eval()
+    given = (torch.randn(rows, 96),)
+    optimized = burnish.optimize(
+        burnish.import_model(net, given), "opencl", quantize=quantize, do_no_harm=False
+    )
+    names = [var.name_hint for var, f in optimized.mod.functions.items() if hasattr(f, "body")]
+    assert any(name.startswith("dequantize") for name in names) == decoded
+    codes = "uint32" if quantize == "int4" else "int8"
+    products = [
+        func
+        for var, func in optimized.mod.functions.items()
+        if "matmul" in var.name_hint and isinstance(func, tvm.tirx.PrimFunc)
+    ]
+    assert len(products) == 1
+    assert any(str(p.dtype) == codes for p in products[0].params) != decoded

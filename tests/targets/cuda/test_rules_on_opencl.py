@@ -93,7 +93,7 @@ def _convolution(x: np.ndarray, w: np.ndarray) -> np.ndarray:
 CASES = {
     "product": Case(_product, lambda a, b: np.maximum(a @ b.T, 0), frozenset({"matmul"})),
     "batch": Case(_batch, lambda a, b: a @ b, frozenset({"matmul"})),
-    "vector": Case(_vector, lambda a, b: a @ b.T, frozenset({"gemv"})),
+    "vector": Case(_vector, lambda a, b: a @ b.T, frozenset({"matvec"})),
     "scores": Case(
         _scores, lambda q, k: 0.5 * np.einsum("bmhd,bnhd->bhmn", q, k), frozenset({"matmul"})
     ),
