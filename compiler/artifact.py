@@ -21,7 +21,6 @@ takes that of the machine it is loaded on.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -55,6 +54,8 @@ from burnish.runtime.reading import (
     unpacked,
 )
 from burnish.targets.choose import described_target
+from burnish.targets.described import described
+from burnish.targets.hetero import HeteroTarget
 from burnish.targets.target import host_threads, missing_features
 
 MANIFEST = NAME
@@ -104,7 +105,7 @@ def _manifest(compiled: Compiled, members: Mapping[str, Parts]) -> Manifest:
         calibration=source.calibration,
         tuning=source.tuning,
         machine=target.machine,
-        target={**dataclasses.asdict(target), "kind": target.kind, "isa": list(target.isa())},
+        target=_target(compiled),
         signature=compiled.signature,
         params=tuple(compiled.params),
         members={
@@ -112,6 +113,14 @@ def _manifest(compiled: Compiled, members: Mapping[str, Parts]) -> Manifest:
             for name, parts in members.items()
         },
     )
+
+
+def _target(compiled: Compiled) -> dict[str, Any]:
+    target = compiled.target
+    said = {**described(target), "isa": list(target.isa())}
+    if isinstance(target, HeteroTarget):
+        said["memories"] = list(compiled.memories)
+    return said
 
 
 def _members(compiled: Compiled, *, times: bool) -> dict[str, Parts]:
@@ -174,7 +183,9 @@ def _restore(artifact: Artifact, unpack: Callable[[Artifact], Path]) -> Compiled
     report = Report.from_dict(_json(members, "report.json"))
     kernels = [Kernel.from_dict(item) for item in _json(members, "kernels.json")["kernels"]]
     config = replace(CompileConfig.from_toml_text(artifact.recipe), resolved=None)
-    if target.name == "cpu" and config.threads is None:
+    memories = _memories(target, artifact) if isinstance(target, HeteroTarget) else ()
+    named = target.devices if isinstance(target, HeteroTarget) else (target.name,)
+    if "cpu" in named and config.threads is None:
         target = target.with_threads(host_threads())
     source = Source(
         manifest.source["hash"],
@@ -198,9 +209,27 @@ def _restore(artifact: Artifact, unpack: Callable[[Artifact], Path]) -> Compiled
         text,
         recipe=artifact.recipe,
         kernels={kernel.name: kernel for kernel in kernels},
+        memories=memories,
     )
     compiled.path = artifact.path
     return compiled
+
+
+def _memories(target: HeteroTarget, artifact: Artifact) -> tuple[int, ...]:
+    """The number of the memory of each weight; ArtifactError where a device is not here."""
+    why = target.why_not_here()
+    if why:
+        raise ArtifactError(
+            f"{artifact.path} is for the devices {', '.join(target.devices)}, and not all of them "
+            f"are here: {why}. Compile the model for those that are"
+        )
+    manifest = artifact.manifest
+    found = manifest.target["memories"]
+    count = len(target.memories)
+    sound = isinstance(found, list) and len(found) == len(manifest.params)
+    if not sound or not all(type(one) is int and 0 <= one < count for one in found):
+        raise ValueError("its weights are not each in a memory of its target")
+    return tuple(found)
 
 
 def _opened(artifact: Artifact, *arguments: Any, **named: Any) -> Compiled:

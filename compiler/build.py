@@ -18,6 +18,7 @@ from tvm.support.cc import create_shared
 from burnish.compiler import pipeline
 from burnish.compiler.cuda_library import build_cuda_library
 from burnish.compiler.errors import BuildError, wrap_errors
+from burnish.compiler.hetero_library import build_hetero_library, target_of, weight_places
 from burnish.compiler.kernel_arguments import settled_kernels
 from burnish.compiler.kernel_objects import compile_objects
 from burnish.compiler.linking import linker
@@ -31,6 +32,7 @@ from burnish.targets.cpu import pool
 from burnish.targets.cpu.schedule import RULE, schedule
 from burnish.targets.cuda import schedule as cuda_schedule
 from burnish.targets.cuda.target import CudaTarget
+from burnish.targets.hetero import HeteroTarget
 from burnish.targets.opencl import schedule as opencl_schedule
 from burnish.targets.opencl.target import OpenclTarget
 from burnish.targets.target import CpuTarget
@@ -39,12 +41,14 @@ from burnish.targets.target import CpuTarget
 @dataclass(frozen=True)
 class Built:
     """A shared library, the weights that its ``main`` takes as one array, in order, and a record
-    of each kernel by name. ``details`` are what a GPU's compiler says of its kernels."""
+    of each kernel by name. ``details`` are what a GPU's compiler says of its kernels; ``memories``
+    the number of the memory of each weight, on a target of several devices."""
 
     path: Path
     weights: list[str]
     kernels: dict[str, Kernel]
     details: dict[str, Any] = field(default_factory=dict)
+    memories: tuple[int, ...] = ()
 
 
 def build_library(
@@ -63,6 +67,7 @@ def build_library(
     names = list(get_params(mod))
     compiler = linker(target.host)
     details: dict[str, Any] = {}
+    memories: tuple[int, ...] = ()
     with wrap_errors(BuildError), target.tvm():
         ready = scheduled(mod, target, opt_level=opt_level, best=best)
         if isinstance(target, CpuTarget):
@@ -70,11 +75,17 @@ def build_library(
             path = _cpu_library(ready, target, folder, compiler, settled, opt_level)
         elif isinstance(target, OpenclTarget):
             path = build_opencl_library(ready, target, folder, compiler, opt_level=opt_level)
+        elif isinstance(target, HeteroTarget):
+            memories = tuple(memory for _, memory in weight_places(mod, target))
+            made = build_hetero_library(
+                ready, target, folder, compiler, _linked, opt_level=opt_level
+            )
+            path, details = made.path, made.details()
         else:
             library = build_cuda_library(ready, target, folder, compiler, opt_level=opt_level)
             path, details = library.path, library.details()
         kernels = kernel_records(mod, ready)
-    return Built(path, names, kernels, details)
+    return Built(path, names, kernels, details, memories)
 
 
 def scheduled(
@@ -106,6 +117,10 @@ def scheduled(
 
 
 def _default(func: tirx.PrimFunc, target: Target) -> tirx.PrimFunc:
+    if isinstance(target, HeteroTarget):
+        own = target_of(func, target)
+        with own.tvm():
+            return _default(func, own)
     if isinstance(target, CpuTarget):
         return schedule(func, target)
     if isinstance(target, OpenclTarget):

@@ -18,7 +18,7 @@ from burnish.compiler import environment
 from burnish.compiler.config import CompileConfig
 from burnish.compiler.errors import TargetError
 from burnish.compiler.libraries import TENSORRT
-from burnish.compiler.on_device import OnDevice
+from burnish.compiler.on_device import OnDevice, OnDevices
 from burnish.compiler.profile.kernel import Kernel
 from burnish.compiler.replay import Replay, private, record
 from burnish.compiler.signature import Signature
@@ -29,6 +29,7 @@ from burnish.runtime import random_keys, threads
 from burnish.targets.choose import Target
 from burnish.targets.cpu import pool
 from burnish.targets.cuda import libraries as cuda_libraries
+from burnish.targets.hetero import HeteroTarget
 from burnish.targets.target import CpuTarget
 
 
@@ -41,7 +42,8 @@ class Compiled:
 
     ``report`` tells what each pass did, ``signature`` what it takes and returns, ``params`` maps
     weight names to arrays as stored, ``path`` is the artifact it was loaded from or saved to,
-    ``kernels`` says by name what each kernel does, for a profile.
+    ``kernels`` says by name what each kernel does, for a profile; ``memories`` has for each weight
+    the number of the memory it is put in, on a target of several devices.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Compiled:
         *,
         recipe: str | None = None,
         kernels: Mapping[str, Kernel] | None = None,
+        memories: Sequence[int] = (),
     ) -> None:
         self.library = library
         self.params = dict(params)
@@ -69,6 +72,7 @@ class Compiled:
         self.path: Path | None = None
         self.keep_alive: object = None
         self.kernels = dict(kernels or {})
+        self.memories = tuple(memories)
         self._ir = ir
         self._main: Any = self._elsewhere
         self._use_threads: Callable[[int], object] = lambda _: None
@@ -82,6 +86,14 @@ class Compiled:
                 self._use_threads = threads.adopt(self._loaded)
                 self._main = relax.VirtualMachine(self._loaded, tvm.cpu())["main"]
                 self._to_record = pool.AVAILABLE and signature.static
+            elif isinstance(target, HeteroTarget):
+                self._use_threads = threads.adopt(self._loaded)
+                self._main = OnDevices(
+                    self._loaded,
+                    list(self.params.values()),
+                    [one.device() for one in target.memories],
+                    self.memories,
+                )
             else:
                 if config.libraries:
                     cuda_libraries.offer_libraries()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -93,6 +93,8 @@ class CompileConfig:
     ``libraries``   on CUDA, what a tuned library computes in a kernel's place: "cublas",
                     "cudnn", single operations, "tensorrt", or "auto" to measure
                     (:mod:`burnish.compiler.library_choice`).
+    ``placement``   for a target of several devices, names, operators or globs on either to the
+                    device that computes them (:func:`burnish.passes.place.assign`).
     ``resolved``    what an earlier compilation measured and chose, from the recipe in its artifact
                     (:mod:`burnish.compiler.resolved`): nothing is measured again.
 
@@ -113,6 +115,7 @@ class CompileConfig:
     exact_conv: bool = False
     cuda_graphs: bool = False
     libraries: tuple[str, ...] = ()
+    placement: Mapping[str, str] = field(default_factory=dict)
     resolved: Resolved | None = None
 
     def __post_init__(self) -> None:
@@ -122,6 +125,7 @@ class CompileConfig:
         given(self, "tune", as_tune(self.tune))
         given(self, "passes", _as_passes(self.passes))
         given(self, "libraries", as_libraries(self.libraries))
+        given(self, "placement", as_placement(self.placement))
         given(self, "resolved", _as_resolved(self.resolved))
         if self.precision not in PRECISIONS:
             raise ConfigError(
@@ -212,6 +216,16 @@ class CompileConfig:
     def save_toml(self, path: str | Path) -> None:
         """Write :meth:`to_toml` to a file."""
         Path(path).write_text(self.to_toml(), encoding="utf-8")
+
+
+def as_placement(value: Any) -> Mapping[str, str]:
+    """Names to devices, in the order given."""
+    said = isinstance(value, Mapping) and all(
+        isinstance(one, str) for one in (*value, *value.values())
+    )
+    if not said:
+        raise ConfigError(f"placement must map names to devices, got {value!r:.80}")
+    return dict(value)
 
 
 def as_prune(value: Any) -> PruneConfig | None:

@@ -6,7 +6,7 @@ source is compiled, and the machine code put in its place.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -51,6 +51,23 @@ def build_cuda_library(
         mod, target.tvm(), opt_level, {"tirx.use_async_copy": target.capability >= 80}
     )
     found: dict[str, tuple[Resources, ...]] = {}
+    path = folder / "lib.so"
+    linked = called.compile_linked(called_functions(mod), compiler, folder)
+    executable.export_library(
+        str(path), fpack_imports=packing(target, found), addons=[*linked], cc=compiler
+    )
+    for file in linked:
+        Path(file).unlink()
+    return Library(path, found)
+
+
+def packing(
+    target: CudaTarget, found: dict[str, tuple[Resources, ...]]
+) -> Callable[[tvm.runtime.Module, bool, str, str], str]:
+    """What puts a library's modules into a file to link, CUDA source compiled.
+
+    What each kernel takes goes to ``found``, by architecture.
+    """
 
     def pack(module: tvm.runtime.Module, _system: bool, _prefix: str, workspace: str) -> str:
         tensor = tvm_ffi.get_global_func("runtime.ModulePackImportsToTensor")(module)
@@ -59,12 +76,7 @@ def build_cuda_library(
         )
         return _assembly(content, Path(workspace))
 
-    path = folder / "lib.so"
-    linked = called.compile_linked(called_functions(mod), compiler, folder)
-    executable.export_library(str(path), fpack_imports=pack, addons=[*linked], cc=compiler)
-    for file in linked:
-        Path(file).unlink()
-    return Library(path, found)
+    return pack
 
 
 def called_functions(mod: tvm.IRModule) -> set[str]:

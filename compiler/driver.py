@@ -21,6 +21,7 @@ from burnish.compiler.importers.files import Params
 from burnish.compiler.libraries import AUTO, check_libraries
 from burnish.compiler.optimizer import lowered, run_passes
 from burnish.compiler.pipeline import graph_phases
+from burnish.compiler.placed import check_placement
 from burnish.compiler.precision import check_precision, in_precision
 from burnish.compiler.resolved import check_resolved, resolve
 from burnish.compiler.stages import Imported, Optimized, Source, Tuned, ir_text
@@ -250,6 +251,7 @@ def build(stage: Tuned | Optimized) -> Compiled:
         ir_text(optimized.mod),
         recipe=recipe.portable(resolved).to_toml(drop_unnamed=True),
         kernels=built.kernels,
+        memories=built.memories,
     )
     compiled.keep_alive = owner
     return compiled
@@ -273,6 +275,7 @@ def target_for(target: str | Target, config: CompileConfig) -> Target:
         cpu = cpu.with_threads(config.threads)
     check_precision(config.precision, cpu)
     check_libraries(config.libraries, cpu)
+    check_placement(config.placement, cpu)
     found = with_graphs(config.cuda_graphs, in_precision(config.precision, cpu))
     if resolved:
         with wrap_errors(TargetError):

@@ -107,6 +107,7 @@ class Variants:
             self.source,
             "",
             kernels=built.kernels,
+            memories=built.memories,
         )
         path = artifact.save(compiled, folder / "variant.burnish")
         outputs = compiled(*self.source.example_inputs)

@@ -7,9 +7,10 @@ only some at a time: some of TVM's passes walk the whole module once a kernel.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeAlias
 
 import tvm
 from tvm import relax, tirx
@@ -24,6 +25,7 @@ from burnish.targets.target import CpuTarget, usable_cores
 
 STUB = "burnish_stub"
 """A function that is never called: the module by which TVM knows what to link for."""
+Elsewhere: TypeAlias = Callable[[dict[tvm.ir.GlobalVar, tirx.PrimFunc]], list[tvm.runtime.Module]]
 SHARED = 120
 """The work of the kernels in one file, in the units of :func:`_work`; one with more has its own."""
 
@@ -35,11 +37,13 @@ def compile_objects(
     *,
     settled: Collection[str] = (),
     opt_level: int = 3,
+    elsewhere: Elsewhere | None = None,
 ) -> tuple[Executable, list[str]]:
     """The virtual machine's code of a finished module, and the object files to link it with.
 
     ``mod`` is what ``pipeline.build_passes`` give. ``settled`` are the names of kernels that need
-    not check their arguments. Linking, ``executable.export_library(path, addons=objects)``, makes
+    not check their arguments. ``elsewhere`` takes the kernels away that are for other devices, and
+    gives the modules of these. Linking, ``executable.export_library(path, addons=objects)``, makes
     the whole.
     """
     builder = relax.ExecBuilder()
@@ -49,6 +53,7 @@ def compile_objects(
         for var, func in left.functions.items()
         if isinstance(func, tirx.PrimFunc)
     }
+    modules = [] if elsewhere is None else elsewhere(kernels)
     stub = tirx.PrimFunc([], tirx.Evaluate(tirx.const(0, "int32")))
     together = {tvm.ir.GlobalVar(STUB): stub.with_attr("global_symbol", STUB)}
 
@@ -81,6 +86,7 @@ def compile_objects(
             target.tvm(),
             tir_mod=tvm.IRModule(together),
             tir_pipeline=PIPELINE,
+            ext_libs=modules,
             params=dict(constants),
         )
     return executable, objects

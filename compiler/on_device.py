@@ -38,3 +38,29 @@ class OnDevice:
     @staticmethod
     def _back(value: tvm.runtime.Tensor) -> tvm.runtime.Tensor:
         return value.copyto(tvm.cpu())
+
+
+class OnDevices:
+    """``main`` of a library on several devices; each weight stays in the memory that it is for.
+
+    ``memories`` are the devices in the machine's order, the host first; ``places`` has the number
+    of one of them for each weight.
+    """
+
+    def __init__(
+        self,
+        library: tvm.runtime.Module,
+        weights: Sequence[tvm.runtime.Tensor],
+        memories: Sequence[tvm.runtime.Device],
+        places: Sequence[int],
+    ) -> None:
+        self._main = relax.VirtualMachine(library, list(memories))["main"]
+        put = [
+            value if place == 0 else value.copyto(memories[place])
+            for value, place in zip(weights, places, strict=True)
+        ]
+        self._weights = tvm_ffi.convert(put)
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Outputs on the host, for inputs there; the last argument, the weights, is not read."""
+        return self._main(*arguments[:-1], self._weights)

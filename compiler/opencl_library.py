@@ -23,15 +23,17 @@ def build_opencl_library(
 
     Raises ``ValueError`` for kernels in half precision where ``target`` has none.
     """
-    if not target.half:
-        _check_no_half(mod, target)
+    check_types(mod, target)
     executable = device_executable(mod, target.tvm(), opt_level, {})
     path = folder / "lib.so"
     executable.export_library(str(path), cc=compiler)
     return path
 
 
-def _check_no_half(mod: tvm.IRModule, target: OpenclTarget) -> None:
+def check_types(mod: tvm.IRModule, target: OpenclTarget) -> None:
+    """Raise ``ValueError`` for kernels in half precision where ``target`` has none."""
+    if target.half:
+        return
     for var, func in mod.functions.items():
         if isinstance(func, tirx.PrimFunc) and _has_half(func):
             others = ", ".join(preset.name for preset in PRESETS.values() if preset.half)

@@ -30,15 +30,20 @@ from burnish.passes.narrow import NarrowWeights
 from burnish.passes.outline_branches import OutlineBranches
 from burnish.passes.pack_weights import PackWeights
 from burnish.passes.part_casts import PartCasts
+from burnish.passes.partition_graph import PartitionGraph
 from burnish.passes.prune import PruneWeights
 from burnish.passes.quantize import QuantizeWeights
+from burnish.passes.region_modules import LowerRegions
 from burnish.passes.schedule_kernels import ScheduleKernels
 from burnish.passes.short_names import ShortenNames
 from burnish.passes.sink_transposes import SinkTransposes
 from burnish.passes.slice_splits import SliceSplits
+from burnish.passes.store_constants import StoreConstants
+from burnish.passes.support import supports
 from burnish.passes.widen_contractions import WidenContractions
 from burnish.passes.widen_norms import WidenNorms
 from burnish.targets.choose import Target
+from burnish.targets.hetero import HeteroTarget
 from burnish.targets.opencl.target import OpenclTarget
 from burnish.targets.target import CpuTarget
 
@@ -63,7 +68,7 @@ def graph_phases(target: Target, config: CompileConfig) -> tuple[Phase, ...]:
             ("prune", (PruneWeights(config.prune),) if config.prune else ()),
             ("quantize", (QuantizeWeights(config.quantize),) if config.quantize else ()),
             ("precision", _narrow(target, config.precision)),
-            ("partition", _partition(config)),
+            ("partition", _partition(target, config)),
             ("lower", _lower(target, config)),
             ("fuse", _fuse(target)),
         )
@@ -91,7 +96,9 @@ def _narrow(target: Target, precision: str) -> tuple[Pass, ...]:
     return (NarrowWeights(stored, target.lanes),)
 
 
-def _partition(config: CompileConfig) -> tuple[Pass, ...]:
+def _partition(target: Target, config: CompileConfig) -> tuple[Pass, ...]:
+    if isinstance(target, HeteroTarget):
+        return (PartitionGraph(target, supports(target), config.placement),)
     if TENSORRT not in config.libraries:
         return ()
     # ONNX, in which regions are written, is an extra.
@@ -101,6 +108,10 @@ def _partition(config: CompileConfig) -> tuple[Pass, ...]:
 
 
 def _lower(target: Target, config: CompileConfig) -> tuple[Pass, ...]:
+    if isinstance(target, HeteroTarget):
+        # A graph that is judged before the phase "partition" is cut here.
+        steps = {one.name: _lower(one.target, config) for one in target.places}
+        return (*_partition(target, config), LowerRegions(target, steps))
     if isinstance(target, CpuTarget):
         own = _contractions_cpu(target, config)
     else:
@@ -146,6 +157,9 @@ def _contractions_gpu(target: Target, config: CompileConfig) -> tuple[Pass, ...]
 
 
 def _fuse(target: Target) -> tuple[Pass, ...]:
+    if isinstance(target, HeteroTarget):
+        steps = {one.name: (*_fuse(one.target), StoreConstants()) for one in target.places}
+        return (LowerRegions(target, steps),)
     names = (ShortenNames(),) if isinstance(target, OpenclTarget) else ()
     return (
         T.AnnotateTIROpPattern(),

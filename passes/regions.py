@@ -1,9 +1,9 @@
-"""Cut what another compiler can take out of a graph: as few, as large regions as there can be."""
+"""Cut a graph into regions that go together: as few, as large as there can be, without circles."""
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import tvm
@@ -13,6 +13,8 @@ from burnish.passes.params import with_main
 
 Supported = Callable[[relax.Call], bool]
 """Whether the other compiler can take a call."""
+Label = Callable[[relax.Binding], str | None]
+"""Where a binding is to be computed; ``None`` leaves it outside of all regions."""
 
 
 @dataclass(frozen=True)
@@ -20,12 +22,13 @@ class Region:
     """Calls that go together: no path between two of them leaves it.
 
     ``inputs`` are read from outside, run-time values and weights; ``outputs`` are read outside.
-    All are in program order.
+    All are in program order. ``label`` is what its calls have in common.
     """
 
     calls: tuple[relax.VarBinding, ...]
     inputs: tuple[relax.Var, ...]
     outputs: tuple[relax.Var, ...]
+    label: str = ""
 
 
 Replace = Callable[[Region], Sequence[relax.VarBinding] | None]
@@ -41,7 +44,7 @@ def replace_regions(mod: tvm.IRModule, supported: Supported, replace: Replace) -
     blocks = main.body.blocks
     if len(blocks) != 1 or not isinstance(blocks[0], relax.DataflowBlock):
         return mod
-    groups: list[tuple[relax.VarBinding, ...]] = []
+    groups: list[tuple[relax.Binding, ...]] = []
     taken: set[relax.Var] = set()
     for region in find_regions(main, supported):
         made = replace(region)
@@ -50,36 +53,64 @@ def replace_regions(mod: tvm.IRModule, supported: Supported, replace: Replace) -
             taken.update(binding.var for binding in region.calls)
     if not groups:
         return mod
-    places = {binding.var: place for place, binding in enumerate(blocks[0].bindings)}
-    groups += [(binding,) for binding in blocks[0].bindings if binding.var not in taken]
-    ordered = [binding for group in _ordered(groups, places) for binding in group]
-    body = relax.SeqExpr([relax.DataflowBlock(ordered)], main.body.body)
+    body = relax.SeqExpr(
+        [relax.DataflowBlock(with_groups(blocks[0].bindings, groups, taken))], main.body.body
+    )
     new = relax.Function(main.params, body, main.ret_ty, main.is_pure, main.attrs)
     return relax.transform.Normalize()(with_main(mod, new))
 
 
-def find_regions(main: relax.Function, supported: Supported) -> list[Region]:
-    """Regions of supported calls, in program order.
+def with_groups(
+    bindings: Sequence[relax.Binding],
+    groups: Iterable[tuple[relax.Binding, ...]],
+    taken: set[relax.Var],
+) -> list[relax.Binding]:
+    """``bindings`` with ``groups`` in the place of those of ``taken``, each after what it reads."""
+    places = {binding.var: place for place, binding in enumerate(bindings)}
+    every = [*groups, *((binding,) for binding in bindings if binding.var not in taken)]
+    return [binding for group in _ordered(every, places, _sizes(bindings)) for binding in group]
 
-    In program order a call joins the region of an operand, else the last region, where it does not
-    read that region through a value outside it; else it begins a new one.
-    """
+
+def find_regions(main: relax.Function, supported: Supported) -> list[Region]:
+    """Regions of supported calls, in program order; ``main`` is one dataflow block."""
     (block,) = main.body.blocks
+
+    def label(binding: relax.Binding) -> str | None:
+        value = binding.value
+        return "" if isinstance(value, relax.Call) and supported(value) else None
+
+    return label_regions(list(block.bindings), label, main.body.body)
+
+
+def label_regions(
+    bindings: Sequence[relax.Binding], label: Label, result: relax.Expr
+) -> list[Region]:
+    """Regions of bindings of one label, in program order; ``result`` is what is returned.
+
+    In program order a binding joins the region of an operand, else the last region of its label,
+    where it does not read that region through a value outside it; else it begins a new one.
+    """
     home: dict[relax.Var, int] = {}
     above: dict[relax.Var, frozenset[int]] = {}
     regions: list[list[relax.VarBinding]] = []
-    for binding in block.bindings:
-        read = list(dict.fromkeys(relax.analysis.free_vars(binding.value)))
+    labels: list[str] = []
+    before: list[frozenset[int]] = []  # regions that each comes after
+    last: dict[str, int] = {}
+    sizes = _sizes(bindings)
+    waits = [_waits(binding, sizes) for binding in bindings]
+    for binding, read in zip(bindings, waits, strict=True):
         # Regions that the call reads through anything, and those it reads through an outsider.
         through = {var: above.get(var, frozenset()) for var in read}
         reached = frozenset().union(*through.values()) | {home[v] for v in read if v in home}
-        call = binding.value
-        if not isinstance(call, relax.Call) or not supported(call):
+        own = label(binding)
+        if own is None:
             above[binding.var] = reached
             continue
-        wanted = sorted({home[var] for var in read if var in home}, reverse=True)
-        if regions:
-            wanted.append(len(regions) - 1)
+        wanted = sorted(
+            {home[v] for v in read if v in home and labels[home[v]] == own}, reverse=True
+        )
+        if own in last:
+            wanted.append(last[own])
         chosen = next(
             (
                 one
@@ -90,53 +121,103 @@ def find_regions(main: relax.Function, supported: Supported) -> list[Region]:
         )
         if chosen == len(regions):
             regions.append([])
+            before.append(frozenset())
+            labels.append(own)
+            last[own] = chosen
         regions[chosen].append(binding)
         home[binding.var] = chosen
         # What the region reads, all of it reads: its calls will run together.
-        added = reached - {chosen}
-        above[binding.var] = added
-        if added:
-            _spread(regions, above, home, chosen, added)
-    return [_region(calls, main, block) for calls in regions]
+        before[chosen] |= reached - {chosen}
+        above[binding.var] = before[chosen]
+        _spread(above, before, home, chosen)
+    return _regions(regions, labels, bindings, home, result)
+
+
+def _reads_of(value: relax.Expr) -> list[relax.Var]:
+    """Values that an expression reads; sizes are none."""
+    free = relax.analysis.free_vars(value)
+    return [var for var in dict.fromkeys(free) if not tvm.ir.is_prim_var(var)]
+
+
+def _sizes(bindings: Iterable[relax.Binding]) -> dict[relax.Expr, relax.Var]:
+    """Sizes that become known in the middle (``match_cast``), and the value each is read from."""
+    seen: set[relax.Expr] = set()
+    found: dict[relax.Expr, relax.Var] = {}
+    for binding in bindings:
+        sizes = set(relax.analysis.tir_vars_in_type(binding.var.ty))
+        if isinstance(binding, relax.MatchCast):
+            found.update((size, binding.var) for size in sizes - seen)
+        seen |= sizes
+    return found
+
+
+def _waits(binding: relax.Binding, sizes: Mapping[relax.Expr, relax.Var]) -> list[relax.Var]:
+    """What a binding comes after: values that it reads, and those its sizes were read from."""
+    read: dict[relax.Var, None] = {}
+    free = dict.fromkeys(relax.analysis.free_vars(binding.value))
+    if sizes:
+        free.update(dict.fromkeys(relax.analysis.tir_vars_in_type(binding.var.ty)))
+    for var in free:
+        value = sizes.get(var) if tvm.ir.is_prim_var(var) else var
+        if value is not None and not value.same_as(binding.var):
+            read[value] = None
+    return list(read)
 
 
 def _spread(
-    regions: list[list[relax.VarBinding]],
     above: dict[relax.Var, frozenset[int]],
+    before: list[frozenset[int]],
     home: dict[relax.Var, int],
     grown: int,
-    added: frozenset[int],
 ) -> None:
-    """Every value that the region ``grown`` is above of comes after ``added`` too."""
-    for var, regions_above in above.items():
-        if home.get(var) == grown or grown in regions_above:
-            above[var] = regions_above | added
+    """Every region and value that comes after the region ``grown`` comes after what it reads."""
+    added = before[grown]
+    for one, others in enumerate(before):
+        if grown in others:
+            before[one] = others | added
+    for var, others in above.items():
+        if home.get(var) == grown or grown in others:
+            above[var] = others | added
 
 
-def _region(
-    calls: Sequence[relax.VarBinding], main: relax.Function, block: relax.DataflowBlock
-) -> Region:
-    own = {binding.var for binding in calls}
-    read: dict[relax.Var, None] = {}
-    for binding in calls:
-        read.update((v, None) for v in relax.analysis.free_vars(binding.value) if v not in own)
-    outside = set(relax.analysis.free_vars(main.body.body))
-    for binding in block.bindings:
-        if binding.var not in own:
-            outside.update(relax.analysis.free_vars(binding.value))
-    outputs = tuple(binding.var for binding in calls if binding.var in outside)
-    return Region(tuple(calls), tuple(read), outputs)
+def _regions(
+    regions: Sequence[Sequence[relax.VarBinding]],
+    labels: Sequence[str],
+    bindings: Sequence[relax.Binding],
+    home: dict[relax.Var, int],
+    result: relax.Expr,
+) -> list[Region]:
+    outside = set(_reads_of(result))
+    inputs: list[dict[relax.Var, None]] = [{} for _ in regions]
+    for binding in bindings:
+        own = home.get(binding.var)
+        for var in _reads_of(binding.value):
+            if own is None or home.get(var) != own:
+                outside.add(var)
+                if own is not None:
+                    inputs[own][var] = None
+    return [
+        Region(
+            tuple(calls),
+            tuple(inputs[at]),
+            tuple(binding.var for binding in calls if binding.var in outside),
+            labels[at],
+        )
+        for at, calls in enumerate(regions)
+    ]
 
 
 def _ordered(
-    groups: Sequence[tuple[relax.VarBinding, ...]], places: dict[relax.Var, int]
-) -> list[tuple[relax.VarBinding, ...]]:
+    groups: Sequence[tuple[relax.Binding, ...]],
+    places: dict[relax.Var, int],
+    sizes: Mapping[relax.Expr, relax.Var],
+) -> list[tuple[relax.Binding, ...]]:
     """Groups with readers after what they read, near program order otherwise."""
     maker = {binding.var: at for at, group in enumerate(groups) for binding in group}
     waits: list[set[int]] = []
     readers: dict[int, list[int]] = {}
     for at, group in enumerate(groups):
-        read = {v for binding in group for v in relax.analysis.free_vars(binding.value)}
+        read = {var for binding in group for var in _waits(binding, sizes)}
         waits.append({maker[var] for var in read if var in maker} - {at})
         for other in waits[-1]:
             readers.setdefault(other, []).append(at)

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
+from burnish.targets import hetero
 from burnish.targets.cuda.target import CudaTarget, parse_cuda
+from burnish.targets.described import of_fields
+from burnish.targets.hetero import HeteroTarget, parse_hetero
 from burnish.targets.opencl.target import OpenclTarget, parse_opencl
 from burnish.targets.target import CpuTarget, parse_target
 
-Target: TypeAlias = CpuTarget | CudaTarget | OpenclTarget
+Target: TypeAlias = CpuTarget | CudaTarget | OpenclTarget | HeteroTarget
 
-_PARSERS: dict[str, Callable[[str], Target]] = {"cuda": parse_cuda, "opencl": parse_opencl}
+_PARSERS: dict[str, Callable[[str], Target]] = {
+    "cuda": parse_cuda,
+    "opencl": parse_opencl,
+    "hetero": parse_hetero,
+}
 
 
 def choose_target(text: str | Target) -> Target:
-    """``cpu``, an ``llvm`` string, ``cuda[:sm_NN,...]`` or ``opencl[:DEVICE]``.
+    """``cpu``, an ``llvm`` string, ``cuda[:sm_NN,...]``, ``opencl[:DEVICE]`` or
+    ``hetero:DEVICE,DEVICE...``.
 
     A target is returned as it is. Raises ``ValueError`` listing the known targets.
     """
-    if isinstance(text, CudaTarget | OpenclTarget):
+    if isinstance(text, CudaTarget | OpenclTarget | HeteroTarget):
         return text
     if isinstance(text, str):
         parse = _PARSERS.get(text.strip().partition(":")[0])
@@ -30,9 +37,8 @@ def choose_target(text: str | Target) -> Target:
 
 
 _KINDS: dict[str, type[Target]] = {
-    "cpu": CpuTarget,
-    "cuda": CudaTarget,
-    "opencl": OpenclTarget,
+    **hetero.KINDS,
+    "hetero": HeteroTarget,
 }
 
 
@@ -41,19 +47,10 @@ def described_target(described: Mapping[str, Any]) -> Target:
     kind = _KINDS.get(str(described.get("kind")))
     if kind is None:
         raise ValueError(f"it is for the unknown kind of target {described.get('kind')!r:.80}")
-    example = kind()
-    given: dict[str, Any] = {}
-    for field in dataclasses.fields(kind):
-        default = getattr(example, field.name)
-        value = described.get(field.name) if default is None else described[field.name]
-        value = tuple(value) if isinstance(value, list) else value
-        fits = isinstance(value, str | None) if default is None else type(value) is type(default)
-        if isinstance(default, tuple) and isinstance(value, tuple):
-            fits = all(isinstance(item, str) for item in value)
-        if not fits:
-            raise ValueError(f"{field.name} of its target cannot be {value!r:.80}")
-        given[field.name] = value
-    return kind(**given)
+    found = of_fields(kind, described)
+    if isinstance(found, HeteroTarget):
+        found.check()
+    return found
 
 
 def resolved_target(asked: str | Target, described: Mapping[str, Any]) -> Target:

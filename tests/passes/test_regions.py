@@ -112,6 +112,13 @@ def run(mod: tvm.IRModule, x: np.ndarray, y: np.ndarray) -> list[np.ndarray]:
     return values[main.body.body]
 
 
+def test_a_call_that_joins_a_region_comes_after_all_that_the_region_comes_after():
+    # The third joins the second's region, which comes after the first by way of an outsider.
+    lines = [("add", 0, 1), ("subtract", 2, 2), ("add", 3, 3), ("add", 0, 0), ("subtract", 5, 5)]
+    mod = graph([*lines, ("multiply", 2, 6)])
+    relax.analysis.well_formed(replace_regions(mod, supported, kept))
+
+
 def test_a_region_may_stay():
     mod = graph([("add", 0, 1), ("multiply", 2, 0)])
     assert replace_regions(mod, supported, lambda region: None).same_as(mod)

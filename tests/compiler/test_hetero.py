@@ -1,0 +1,105 @@
+"""One executable over several devices: from memory, from a file, and what is refused."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from small_nets import made
+
+import burnish
+from burnish.compiler.errors import ArtifactError, ConfigError, PassError, TargetError
+from burnish.compiler.parity import parity
+from opencl_support import require_device
+
+DEVICES = "hetero:opencl:0,cpu,cpu:1"
+PLACEMENT = {"relu": "cpu", "matmul": "cpu:1", "*gelu*": "cpu:1"}
+
+
+class Net(torch.nn.Module):
+    """A convolution, a branch that joins again, and one weight that two layers share."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 8, 3, padding=1)
+        self.first = torch.nn.Linear(8, 8)
+        self.last = torch.nn.Linear(8, 8)
+        self.last.weight = self.first.weight
+
+    def forward(self, x):
+        y = torch.relu(self.conv(x)).mean((2, 3))
+        z = self.first(y)
+        return {"sum": torch.tanh(self.last(torch.nn.functional.gelu(z))) + y, "first": z}
+
+
+@pytest.fixture(scope="module")
+def compiled():
+    require_device()
+    net, x = made(Net), torch.randn(2, 3, 6, 5)
+    return net, x, burnish.compile(net, (x,), target=DEVICES, placement=PLACEMENT, cache=False)
+
+
+def test_three_devices_give_what_one_gives(compiled):
+    net, x, model = compiled
+    for _ in range(3):
+        x = torch.randn(x.shape)
+        assert parity(model(x), net(x)).rel <= 1e-5
+    rows = {row.name: row for row in model.report.rows}
+    assert rows["PartitionGraph"].status == "applied"
+
+
+FRESH = """
+import sys
+import numpy as np
+import burnish
+x = np.load(sys.argv[2])
+out = burnish.load(sys.argv[1])(x)
+np.savez(sys.argv[3], **out)
+"""
+
+
+def test_a_fresh_process_runs_the_artifact(compiled, tmp_path):
+    net, x, model = compiled
+    path = model.save(tmp_path / "net.burnish")
+    np.save(tmp_path / "x.npy", x.numpy())
+    arguments = [str(path), str(tmp_path / "x.npy"), str(tmp_path / "out.npz")]
+    subprocess.run([sys.executable, "-c", FRESH, *arguments], check=True, timeout=300)
+    with np.load(tmp_path / "out.npz") as found:
+        out = {name: found[name] for name in found.files}
+    expected = {name: value.detach().numpy() for name, value in net(x).items()}
+    assert parity(out, expected).rel <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("placement", "error", "message"),
+    [
+        ({"conv3d": "cpu"}, PassError, "'conv3d' names nothing in the model"),
+        ({"relu": "cuda:0"}, PassError, "no device 'cuda:0' in the target"),
+        ({"relu": 3}, ConfigError, "placement must map names to devices"),
+    ],
+)
+def test_a_placement_that_cannot_be_is_refused(placement, error, message):
+    with pytest.raises(error, match=message):
+        burnish.compile(
+            made(Net), (torch.randn(2, 3, 6, 5),), target="hetero:opencl:0,cpu", placement=placement
+        )
+
+
+def test_a_placement_needs_devices():
+    with pytest.raises(ConfigError, match="is for targets of several devices"):
+        burnish.compile(made(Net), (torch.randn(2, 3, 6, 5),), placement={"relu": "cpu"})
+
+
+def test_a_device_that_is_not_here_is_missed_when_loading_and_calling(tmp_path):
+    net, x = made(Net), torch.randn(2, 3, 6, 5)
+    model = burnish.compile(
+        net, (x,), target="hetero:opencl:7,cpu", placement={"*": "cpu", "relu": "opencl:7"}
+    )
+    with pytest.raises(TargetError, match=r"no device opencl:7: .*counted from 0"):
+        model(x)
+    path = model.save(tmp_path / "net.burnish")
+    with pytest.raises(ArtifactError, match="opencl:7, cpu, and not all of them"):
+        burnish.load(path)
