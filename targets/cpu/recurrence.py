@@ -141,7 +141,7 @@ class _Recurrence:
         self.cells = loops.workspace([self.batch, self.padded], self.dtype, "cells")
         self.between = loops.workspace([self.batch, self.padded], self.dtype, "between")
         self.updates = loops.workspace([self.batch, self.padded], self.dtype, "updates")
-        self.acts = [_activation(*act) for act in cell.activations]
+        self.acts = [activation(*act) for act in cell.activations]
 
     def _take(self, weights: Var) -> None:
         """What is multiplied: sums over ``depth`` of panels of ``width`` columns."""
@@ -565,7 +565,7 @@ def _extent(value: Any) -> loops.Extent:
     return value if known is None else known
 
 
-def _activation(name: str, alpha: float, beta: float) -> Activate:
+def activation(name: str, alpha: float, beta: float) -> Activate:
     """ONNX's activation functions of recurrent operators."""
 
     def number(value: float, like: Expr) -> Expr:

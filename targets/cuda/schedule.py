@@ -1,9 +1,10 @@
 """The default schedule of a CUDA kernel: the first rule that applies.
 
+0. ``recurrence``  LSTM, GRU and RNN: a block a row
 1. ``tensor-core``  products of two-byte floats, int8 and tf32, by our own rule
 2. ``matmul``, ``gemv``, ``reduction``, ``general-reduction``  dlight's, of TVM
 3. ``fallback``     dlight's: every element a thread, whatever the kernel does
-4. ``one item``  what has its order in loops of its own (recurrences): one thread does it all
+4. ``one item``  what has its order in loops of its own: one thread does it all
 
 A rule that does not apply, or breaks on an odd shape, gives way to the next one; the name of the
 rule that laid a kernel out is in its attribute.
@@ -17,6 +18,8 @@ from tvm.s_tir import dlight
 from burnish.targets import matvec
 from burnish.targets.cuda import tensor_core
 from burnish.targets.cuda.target import CudaTarget
+from burnish.targets.gpu import recurrence
+from burnish.targets.gpu.launch import Device
 from burnish.targets.rules import RULE, Rule, dlight_rule, laid_out
 from burnish.targets.serial import one_item
 
@@ -31,7 +34,11 @@ def _few_rows(func: tirx.PrimFunc, target: CudaTarget) -> tirx.PrimFunc | None:
     return matvec.emit(func, target, most)
 
 
+DEVICE = Device(threads=1024, shared=48 * 1024)
+"""What every GPU has, with no more shared memory than a kernel may have without asking."""
+
 RULES: dict[str, Rule[CudaTarget]] = {
+    "recurrence": lambda func, _target: recurrence.emit(func, DEVICE),
     "matvec": _few_rows,
     "tensor-core": tensor_core.emit,
     "matmul": dlight_rule(dlight.gpu.Matmul()),

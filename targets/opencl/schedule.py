@@ -1,9 +1,9 @@
 """The default schedule of an OpenCL kernel: the first rule that applies and fits the device.
 
-0. ``scans``  running sums and products, by our own rule
+0. ``scans``, ``recurrence``  running sums and products; LSTM, GRU and RNN: by our own rules
 1. ``matmul``, ``gemv``, ``reduction``, ``general-reduction``  dlight's, of TVM
 2. ``fallback``  dlight's: every element a work item, whatever the kernel does
-3. ``one item``  what has its order in loops of its own (recurrences): one work item does it all
+3. ``one item``  what has its order in loops of its own: one work item does it all
 
 A rule whose result takes more work items or local memory than the device has gives way to the
 next one, as one that does not apply.
@@ -15,15 +15,28 @@ from tvm import tirx
 from tvm.s_tir import dlight
 
 from burnish.targets import matvec
+from burnish.targets.gpu import recurrence
+from burnish.targets.gpu.launch import Device
 from burnish.targets.opencl import scans
 from burnish.targets.opencl.limits import fits
 from burnish.targets.opencl.target import OpenclTarget
 from burnish.targets.rules import RULE, Rule, dlight_rule, laid_out
 from burnish.targets.serial import one_item
 
+_ITEMS = 256
+"""More of them in a group are refused by drivers that give each many registers."""
+
+
+def device_of(target: OpenclTarget) -> Device:
+    """What our own rules may use; ``fits`` keeps 8 bytes a work item for what TVM adds."""
+    shared = target.local_memory - 8 * target.work_group
+    return Device(min(target.work_group, _ITEMS), shared)
+
+
 RULES: dict[str, Rule[OpenclTarget]] = {
     "scans": scans.emit,
     "matvec": matvec.emit,
+    "recurrence": lambda func, target: recurrence.emit(func, device_of(target)),
     "matmul": dlight_rule(dlight.gpu.Matmul()),
     "gemv": dlight_rule(dlight.gpu.GEMV()),
     "reduction": dlight_rule(dlight.gpu.Reduction()),

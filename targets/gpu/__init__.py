@@ -1,0 +1,1 @@
+"""Schedule rules that CUDA and OpenCL share: blocks of threads, shared memory, barriers."""

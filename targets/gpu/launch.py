@@ -1,0 +1,90 @@
+"""Kernels of blocks of threads, written as loops: what a device allows, launches and barriers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import tvm
+from tvm import tirx
+from tvm.ir import Expr, Var
+from tvm.tirx import AttrStmt, Bind, Evaluate, For, Stmt
+
+from burnish.targets.cpu import loops
+
+_THREAD_INDEX = 1
+
+
+@dataclass(frozen=True)
+class Device:
+    """Most ``threads`` of a block, bytes of its ``shared`` memory, and threads of a ``warp``."""
+
+    threads: int
+    shared: int
+    warp: int = 32
+
+
+def launch(blocks: loops.Extent, threads: int, body: Callable[[Expr, Expr], Stmt]) -> Stmt:
+    """``body`` of the block's and the thread's number, on ``blocks`` times ``threads``."""
+    extents = [loops.times(blocks, 1), loops.const(threads)]
+    axes = [
+        tirx.IterVar(
+            tvm.ir.Range(loops.const(0), extent),
+            tirx.Var(tag.replace(".", "_"), "int64"),
+            _THREAD_INDEX,
+            tag,
+        )
+        for tag, extent in zip(("blockIdx.x", "threadIdx.x"), extents, strict=True)
+    ]
+    inside = body(axes[0].var, axes[1].var)
+    for axis, extent in reversed(list(zip(axes, extents, strict=True))):
+        inside = AttrStmt(axis, "thread_extent", extent, inside)
+    return inside
+
+
+def barrier() -> Stmt:
+    """All threads of a block wait here, and see each other's shared memory."""
+    return Evaluate(tirx.op.tvm_storage_sync("shared"))
+
+
+def shared(shape: list[int], dtype: str, name: str) -> Var:
+    """A buffer of the block."""
+    return tirx.decl_buffer(shape, dtype, name, scope="shared")
+
+
+def strided(
+    count: int, threads: int, thread: Expr, body: Callable[[Expr], Stmt], *, flat: bool = False
+) -> Stmt:
+    """``body`` of each of ``count`` numbers, neighbouring threads taking neighbours.
+
+    ``flat`` unrolls the turns that a thread takes.
+    """
+    turns = -(-count // threads)
+
+    def turn(i: Expr) -> Stmt:
+        item = i * threads + thread
+        inside = body(item)
+        return inside if count % threads == 0 else loops.branch(item < count, inside)
+
+    return loops.unroll(turns, turn, "i") if flat else loops.serial(turns, turn, "i")
+
+
+def bound(body: Callable[..., Stmt], **values: Expr) -> Stmt:
+    """``body`` of the values, each computed once here."""
+    names = [Var(name, str(value.ty.dtype)) for name, value in values.items()]
+    parts = [Bind(name, value) for name, value in zip(names, values.values(), strict=True)]
+    return loops.seq(*parts, body(*names))
+
+
+def guarded(conditions: Sequence[Expr], body: Stmt) -> Stmt:
+    """``body`` where all ``conditions`` hold."""
+    return loops.branch(tirx.all(*conditions), body) if conditions else body
+
+
+def rolled(extent: int, body: loops.Body, name: str) -> Stmt:
+    """A serial loop that CUDA's compiler is told not to unroll."""
+    loop = loops.serial(extent, body, name)
+    if not isinstance(loop, For):
+        return loop
+    note = {"disable_unroll": True}
+    return For(loop.loop_var, loop.min, loop.extent, loop.kind, loop.body, annotations=note)
