@@ -20,6 +20,7 @@ from burnish.cli import (
     doctor,
     inspect,
     pipeline,
+    place,
     profile,
     run,
     running,
@@ -37,7 +38,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for verb in (
-    *(compile, run, compare, inspect, verify, zoo, doctor, demo, bench, profile, pipeline, cache),
+    *(compile, run, compare, inspect, verify, zoo, doctor, demo, bench, profile, pipeline, place),
+    cache,
 ):
     verb.add_to(app)
 

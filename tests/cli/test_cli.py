@@ -23,7 +23,9 @@ from burnish.compiler.doctor import Check
 from burnish.compiler.doctor.libraries import LIBRARIES
 from support import ROOT
 
-VERBS = ("compile", "run", "compare", "inspect", "verify", "zoo", "doctor", "demo", "cache")
+VERBS = (
+    *("compile", "run", "compare", "inspect", "verify", "zoo", "doctor", "demo", "place", "cache"),
+)
 
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
