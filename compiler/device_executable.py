@@ -9,7 +9,7 @@ import tvm
 from tvm import relax, tirx
 from tvm.relax.vm_build import _vmcodegen, _vmlink
 
-PIPELINE = "s_tir"
+from burnish.targets.device_lowering import PIPELINE
 
 
 def device_executable(

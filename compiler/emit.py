@@ -15,7 +15,6 @@ from tvm import tirx
 from tvm.ir import Call
 
 from burnish.compiler.build import scheduled
-from burnish.compiler.device_executable import PIPELINE as DEVICE_PIPELINE
 from burnish.compiler.errors import BuildError, ConfigError, wrap_errors
 from burnish.compiler.stages import Optimized, Tuned
 from burnish.targets.choose import Target
@@ -25,6 +24,7 @@ from burnish.targets.cpu.stages import walk
 from burnish.targets.cuda import disassemble, nvrtc
 from burnish.targets.cuda.source import prepared
 from burnish.targets.cuda.target import CudaTarget
+from burnish.targets.device_lowering import PIPELINE as DEVICE_PIPELINE
 from burnish.targets.target import CpuTarget
 
 KINDS: Mapping[str, Mapping[str, str]] = {

@@ -15,6 +15,73 @@ from tvm.tirx import FloorDiv, FloorMod, IntImm
 T = TypeVar("T")
 
 
+def with_positive_terms(node: T) -> T:
+    """An expression or statement that computes the same, whose remainders and quotients by a number
+    are of sums in which no term is negative, where that can be had.
+
+    For code that goes through TVM's simplifiers of its own, as that of schedule rules does: given
+    no reason, they make no negative divisor.
+    """
+    rules = [(FloorMod, _positive_remainder), (FloorDiv, _positive_quotient)]
+    return tvm_ffi.structural_map(node, rules, order="post")
+
+
+def _positive_remainder(node: FloorMod) -> Any:
+    size, parts = _number(node.b), terms(node.a)
+    if not size or (size > 0 and all(factor >= 0 for factor, _ in parts)):
+        return node
+    sign = 1 if size > 0 else -1
+    rest = _sum([(sign * factor % abs(size), term) for factor, term in parts], node)
+    return tirx.floormod(rest, _const(abs(size), node)) * _const(sign, node)
+
+
+def _positive_quotient(node: FloorDiv) -> Any:
+    size = _number(node.b)
+    if not size:
+        return node
+    sign = 1 if size > 0 else -1
+    size, parts = abs(size), [(sign * factor, term) for factor, term in terms(node.a)]
+    some = [factor for factor, term in parts if term is not None]
+    if min(some, default=0) >= 0 or max(some) > 0:
+        return node if sign > 0 else tirx.floordiv(_sum(parts, node), _const(size, node))
+    number = sum(factor for factor, term in parts if term is None)
+    over = -(-number // size)  # floor(a / n) = over - ceil((over * n - a) / n)
+    up = [(-factor, term) for factor, term in parts if term is not None]
+    rest = _sum([*up, (over * size - number + size - 1, None)], node)
+    return _const(over, node) - tirx.floordiv(rest, _const(size, node))
+
+
+def terms(expr: Any, factor: int = 1) -> list[tuple[int, Any]]:
+    """A sum as factors of terms; a number is the factor of no term, ``None``."""
+    if isinstance(expr, IntImm):
+        return [(factor * int(expr.value), None)]
+    if isinstance(expr, tirx.Add):
+        return terms(expr.a, factor) + terms(expr.b, factor)
+    if isinstance(expr, tirx.Sub):
+        return terms(expr.a, factor) + terms(expr.b, -factor)
+    if isinstance(expr, tirx.Mul):
+        for one, other in ((expr.a, expr.b), (expr.b, expr.a)):
+            if isinstance(one, IntImm):
+                return terms(other, factor * int(one.value))
+    return [(factor, expr)]
+
+
+def _sum(parts: list[tuple[int, Any]], like: Any) -> Any:
+    total = _const(0, like)
+    for factor, term in parts:
+        number = _const(factor, like)
+        total = total + (number if term is None else term * number)
+    return total
+
+
+def _const(number: int, like: Any) -> Any:
+    return tirx.const(number, str(like.ty.dtype))
+
+
+def _number(expr: Any) -> int | None:
+    return int(expr.value) if isinstance(expr, IntImm) else None
+
+
 def without_negative_divisors(node: T) -> T:
     """An expression or statement that computes the same, each divisor that is a number positive.
 

@@ -9,6 +9,7 @@ import tvm
 from tvm import s_tir, tirx
 from tvm.s_tir import dlight
 
+from burnish.targets.divisors import with_positive_terms
 from burnish.targets.names import with_c_names
 
 RULE = "burnish.rule"
@@ -58,6 +59,7 @@ def laid_out(
     if SCHEDULED in attrs or "tirx.is_host_func" in attrs:
         return func
     func = with_c_names(func)
+    func = func.with_body(with_positive_terms(func.body))
     for name, rule in rules.items():
         try:
             found = rule(func, target)

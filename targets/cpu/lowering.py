@@ -1,4 +1,4 @@
-"""TVM's lowering of kernels to code: its own passes for a CPU, in its order, and six changes.
+"""TVM's lowering of kernels to code: its own passes for a CPU, in its order, and seven changes.
 
 1. TVM gives every buffer of scope ``local`` on a CPU memory from its workspace pool, whose address
    LLVM knows nothing of: accumulators then stay in memory, written back at every step. Buffers on
@@ -10,7 +10,7 @@
 4. The checks of a kernel's arguments are gathered (``argument_checks.py``).
 5. No kernel is marked as its module's entry (``AnnotateEntryFunc``): LLVM would make a second copy
    of it, which nothing calls.
-6. Divisors are positive (``divisors.py``).
+6. Divisors are positive (``divisors.py``), and buffers are made flat by our pass (``flatten.py``).
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from tvm.tirx.compilation_pipeline import PIPELINE_MAP
 from burnish.targets.cpu import loops
 from burnish.targets.cpu.argument_checks import gather_argument_checks
 from burnish.targets.divisors import make_divisors_positive
+from burnish.targets.flatten import FlattenBuffers
 
 PIPELINE = "burnish.cpu"
 """Name of the pipeline, for ``relax.build(tir_pipeline=...)`` and ``tirx.build(pipeline=...)``."""
@@ -64,7 +65,7 @@ def cpu_pipeline() -> tuple[Any, Any, Any]:
             make_divisors_positive,
             S.AnnotateIrregularLoop(),
             S.LowerOpaqueBlock(),
-            X.FlattenBuffer(),
+            FlattenBuffers(),
             X.BF16ComputeLegalize(),
             X.NarrowDataType(32),
             S.LoopPartition(),

@@ -19,6 +19,7 @@ from tvm import te, tirx, topi
 from burnish.passes.lower_contractions import attention_mix, attention_scores, matmul
 from burnish.targets.cuda.schedule import RULE, schedule
 from burnish.targets.cuda.target import parse_cuda
+from burnish.targets.device_lowering import PIPELINE
 from burnish.targets.opencl.target import OpenclTarget
 from opencl_support import require_device
 
@@ -131,7 +132,7 @@ def check(name: str, m: int, n: int, k: int) -> None:
     laid: tirx.PrimFunc = schedule(func, TARGET)
     with DEVICE.tvm():
         built = tvm.tirx.build(
-            tvm.IRModule({"kernel": laid}), target=DEVICE.tvm(), pipeline="s_tir"
+            tvm.IRModule({"kernel": laid}), target=DEVICE.tvm(), pipeline=PIPELINE
         )
     rng = np.random.default_rng(0)
     shapes = [tuple(int(n) for n in tensor.shape) for tensor in tensors]

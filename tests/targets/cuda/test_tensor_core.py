@@ -18,6 +18,7 @@ from burnish.targets.cuda.resources import resources
 from burnish.targets.cuda.schedule import RULE, schedule
 from burnish.targets.cuda.source import prepared
 from burnish.targets.cuda.target import CudaTarget, parse_cuda
+from burnish.targets.device_lowering import PIPELINE
 from cuda_support import require_compiler
 from sequential import sequential
 
@@ -72,7 +73,7 @@ def compiled(func: tirx.PrimFunc, target: CudaTarget) -> nvrtc.Code:
     asynchronous = {"tirx.use_async_copy": target.capability >= 80}
     with target.tvm(), tvm.transform.PassContext(config=asynchronous):
         mod = tvm.IRModule({"product": func})
-        built = tvm.tirx.build(mod, target=target.tvm(), pipeline="s_tir")
+        built = tvm.tirx.build(mod, target=target.tvm(), pipeline=PIPELINE)
     source = prepared(built.imports[0].inspect_source("cuda"))
     return nvrtc.compile_source(source, target.arches[0])
 

@@ -16,6 +16,7 @@ from tvm.script import tirx as T
 from burnish.passes.lower_contractions import matmul
 from burnish.passes.scan import SCAN, scan
 from burnish.targets.choose import choose_target
+from burnish.targets.device_lowering import PIPELINE
 from burnish.targets.opencl.limits import fits
 from burnish.targets.opencl.schedule import RULE, schedule
 from burnish.targets.opencl.target import PRESETS
@@ -44,7 +45,7 @@ def source(func: tirx.PrimFunc, target: object) -> str:
     """OpenCL C of a kernel as laid out."""
     mod = tvm.IRModule({"kernel": func})
     with target.tvm():
-        built = tvm.tirx.build(mod, target=target.tvm(), pipeline="s_tir")
+        built = tvm.tirx.build(mod, target=target.tvm(), pipeline=PIPELINE)
     return built.imports[0].inspect_source()
 
 
@@ -112,7 +113,7 @@ def test_loops_in_an_order_of_their_own_are_one_item():
     assert one_item(found, ANY) is None
     require_device()
     with ANY.tvm():
-        built = tvm.tirx.build(tvm.IRModule({"kernel": found}), ANY.tvm(), pipeline="s_tir")
+        built = tvm.tirx.build(tvm.IRModule({"kernel": found}), ANY.tvm(), pipeline=PIPELINE)
     x, device = np.arange(9, dtype=np.float32), tvm.opencl()
     y = tvm.runtime.empty((9,), "float32", device)
     built["kernel"](tvm.runtime.tensor(x, device), y)
@@ -139,7 +140,7 @@ def test_running_sums_are_one_pass_of_a_row(shape, axis, kind, exclusive):
     assert found.attrs[RULE] == "scans"
     require_device()
     with ANY.tvm():
-        built = tvm.tirx.build(tvm.IRModule({"kernel": found}), ANY.tvm(), pipeline="s_tir")
+        built = tvm.tirx.build(tvm.IRModule({"kernel": found}), ANY.tvm(), pipeline=PIPELINE)
     given = np.random.default_rng(0).uniform(0.9, 1.1, shape).astype(np.float32)
     out = tvm.runtime.empty(shape, "float32", tvm.opencl())
     built["kernel"](tvm.runtime.tensor(given, tvm.opencl()), out)
