@@ -39,11 +39,13 @@ from burnish.compiler.build import Owner, temporary_folder
 from burnish.compiler.compiled import Compiled
 from burnish.compiler.config import CompileConfig
 from burnish.compiler.errors import ArtifactError
+from burnish.compiler.external.engines import engine_head, is_engine
 from burnish.compiler.profile.kernel import Kernel
 from burnish.compiler.stages import Source
 from burnish.compiler.tensors import aligned
 from burnish.compiler.waterfall import Report
-from burnish.runtime import archive, jsons
+from burnish.runtime import archive, jsons, libraries
+from burnish.runtime.cuda import device_capability
 from burnish.runtime.manifest import MEMBERS, NAME, SCHEMA, Manifest, Member
 from burnish.runtime.pins import PINS
 from burnish.runtime.reading import (
@@ -108,6 +110,7 @@ def _manifest(compiled: Compiled, members: Mapping[str, Parts]) -> Manifest:
         target=_target(compiled),
         signature=compiled.signature,
         params=tuple(compiled.params),
+        libraries=_libraries(compiled),
         members={
             name: Member(sum(len(part) for part in parts), _hash(parts))
             for name, parts in members.items()
@@ -121,6 +124,16 @@ def _target(compiled: Compiled) -> dict[str, Any]:
     if isinstance(target, HeteroTarget):
         said["memories"] = list(compiled.memories)
     return said
+
+
+def _libraries(compiled: Compiled) -> dict[str, dict[str, str]]:
+    """What the model needs of each library of NVIDIA's that its configuration names."""
+    named = {name.partition(":")[0] for name in compiled.config.libraries}
+    found = {name: {"least": least} for name, least in libraries.LEAST.items() if name in named}
+    engines = [tensor for name, tensor in compiled.params.items() if is_engine(name)]
+    if engines:
+        found[libraries.TENSORRT] = engine_head(_array(engines[0]).tobytes())
+    return found
 
 
 def _members(compiled: Compiled, *, times: bool) -> dict[str, Parts]:
@@ -172,6 +185,8 @@ def load_apart(path: Path) -> Compiled:
 def _load(artifact: Artifact, unpack: Callable[[Artifact], Path]) -> Compiled:
     check_machine(artifact, lambda needed: missing_features(tuple(needed)))
     try:
+        if not described_target(artifact.manifest.target).why_not_here():
+            libraries.check_libraries(artifact.path, artifact.manifest.libraries, device_capability)
         return _restore(artifact, unpack)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ArtifactError(f"{artifact.path} is damaged: {error}") from error

@@ -25,10 +25,9 @@ from burnish.compiler.signature import Signature
 from burnish.compiler.stages import Source
 from burnish.compiler.tensors import InputSlot, address, give, given_array
 from burnish.compiler.waterfall import Report
-from burnish.runtime import random_keys, threads
+from burnish.runtime import libraries, random_keys, threads
 from burnish.targets.choose import Target
 from burnish.targets.cpu import pool
-from burnish.targets.cuda import libraries as cuda_libraries
 from burnish.targets.hetero import HeteroTarget
 from burnish.targets.target import CpuTarget
 
@@ -96,7 +95,7 @@ class Compiled:
                 )
             else:
                 if config.libraries:
-                    cuda_libraries.offer_libraries()
+                    libraries.offer_libraries()
                 if TENSORRT in config.libraries:
                     from burnish.compiler.external import tensorrt
 

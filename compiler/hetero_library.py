@@ -16,7 +16,6 @@ from tvm import tirx
 from tvm.ir import GlobalVar
 
 from burnish.compiler import cuda_library, opencl_library
-from burnish.compiler.device_executable import PIPELINE
 from burnish.compiler.kernel_objects import compile_objects
 from burnish.passes.params import get_params, weight_vars
 from burnish.passes.partition_graph import DEVICE
@@ -25,6 +24,7 @@ from burnish.targets.cpu import pool
 from burnish.targets.cuda import called
 from burnish.targets.cuda.resources import Resources
 from burnish.targets.cuda.target import CudaTarget
+from burnish.targets.device_lowering import PIPELINE
 from burnish.targets.hetero import HeteroTarget, Single
 from burnish.targets.opencl.target import OpenclTarget
 from burnish.targets.target import CpuTarget

@@ -1,14 +1,19 @@
-"""The wheel of burnish-runtime: the folder ``burnish/runtime`` as a package, and TVM's libraries.
+"""The wheel of burnish-runtime: the folder ``burnish/runtime`` as a package, and libraries.
 
-The libraries come from the installed apache-tvm, and are compared with the hashes of its record.
+TVM's come from the installed apache-tvm, and are compared with the hashes of its record. The
+OpenCL part is compiled here against the headers of the same: what it is handed to is what the
+wheel carries. It takes a C++ compiler, ``$CXX`` or ``g++``, and runs where the C library is as new.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import os
 import runpy
+import shlex
 import shutil
+import subprocess
 from importlib import metadata
 from pathlib import Path
 
@@ -17,7 +22,9 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
 from setuptools.dist import Distribution
 
-SOURCE = Path(__file__).resolve().parents[1] / "burnish" / "runtime"
+ROOT = Path(__file__).resolve().parents[1]
+SOURCE = ROOT / "burnish" / "runtime"
+OPENCL = ROOT / "targets" / "opencl" / "runtime.cc"
 PACKAGE = "burnish_runtime"
 PINS = runpy.run_path(str(SOURCE / "pins.py"))
 VERSION, LIBRARIES = PINS["PINS"]["apache-tvm"], PINS["LIBRARIES"]
@@ -43,6 +50,27 @@ def put_libraries(folder: Path) -> None:
             shutil.copy(str(recorded[name].locate()), folder / f"TVM-{name}")
 
 
+def put_opencl(folder: Path) -> None:
+    """The OpenCL part, compiled against the headers of the installed TVM and its FFI."""
+    compiler = shlex.split(os.environ.get("CXX", "g++"))
+    if shutil.which(compiler[0]) is None:
+        raise SystemExit(f"the OpenCL part is C++, and there is no {compiler[0]}: install g++")
+    tvm, ffi = (metadata.distribution(name) for name in ("apache-tvm", "apache-tvm-ffi"))
+    if ffi.version != PINS["PINS"]["apache-tvm-ffi"]:
+        raise SystemExit(f"apache-tvm-ffi {PINS['PINS']['apache-tvm-ffi']} is needed")
+    headers = {Path(str(tvm.locate_file("tvm/include")))}
+    for file in ffi.files or ():
+        parts = Path(str(file)).parts
+        if "include" in parts and file.suffix == ".h":
+            inside = Path(*parts[: parts.index("include") + 1])
+            headers.add(Path(str(ffi.locate_file(inside))))
+    command = [*compiler, *PINS["OPENCL_FLAGS"], *(f"-I{path}" for path in sorted(headers))]
+    library = Path(str(ffi.locate_file("tvm_ffi/lib")))
+    command += [str(OPENCL), "-o", str(folder / PINS["OPENCL_LIBRARY"])]
+    command += [f"-L{folder}", "-ltvm_runtime", f"-L{library}", "-ltvm_ffi", "-ldl"]
+    subprocess.run(command, check=True)
+
+
 class BuildPackage(build_py):
     """The source lies beside this folder, under the name it has in the compiler."""
 
@@ -52,6 +80,7 @@ class BuildPackage(build_py):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(SOURCE, target, ignore=ignored)
         put_libraries(target / "lib")
+        put_opencl(target / "lib")
 
 
 class BuildWheel(bdist_wheel):

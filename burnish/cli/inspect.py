@@ -249,6 +249,7 @@ def _facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("machine", manifest["machine"]),
         ("target", target),
         ("isa", " ".join(manifest["target"]["isa"])),
+        *((name, _need(need)) for name, need in manifest["libraries"].items()),
         ("outputs", ", ".join(f"{dtype} {shape}" for dtype, shape in outputs)),
         ("versions", versions),
         *(
@@ -256,6 +257,13 @@ def _facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
             for name, member in manifest["members"].items()
         ),
     ]
+
+
+def _need(need: Mapping[str, str]) -> str:
+    """What an artifact needs of a library."""
+    if "least" in need:
+        return f"called, {need['least']} or later"
+    return f"engines of {need['version']} for {need['capability']} ({need['gpu']})"
 
 
 def _at_stage(

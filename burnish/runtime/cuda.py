@@ -1,10 +1,9 @@
-"""Calling a library on an NVIDIA GPU."""
+"""Whether an NVIDIA GPU is here, and which."""
 
 from __future__ import annotations
 
 import ctypes
 import re
-from collections.abc import Sequence
 from typing import Any
 
 _ARCH = re.compile(r"sm_(\d{2,3})[a-z]?")
@@ -39,31 +38,3 @@ def why_no_gpu(arches: Any) -> str:
     if here < min(built):
         return f"it is built for {', '.join(listed)}, and this machine's GPU is an sm_{here}"
     return ""
-
-
-class OnGpu:
-    """``main`` of a library on the first GPU; its weights stay there."""
-
-    def __init__(self, library: Any, weights: Sequence[Any]) -> None:
-        import tvm_ffi
-
-        from .machine import CUDA, machine_of
-
-        self._gpu = tvm_ffi.device("cuda", 0)
-        self._copy = tvm_ffi.get_global_func("runtime.TVMTensorCopyFromTo")
-        self._main = machine_of(library, CUDA)["main"]
-        self._weights = tvm_ffi.convert([self._sent(value) for value in weights])
-
-    def __call__(self, *arguments: Any) -> Any:
-        """Outputs on the GPU, for inputs on the host; the last argument, the weights, is not read.
-
-        Reading an output (:func:`.tensors.read`) waits for it.
-        """
-        return self._main(*map(self._sent, arguments[:-1]), self._weights)
-
-    def _sent(self, value: Any) -> Any:
-        from . import tensors
-
-        copy = tensors.empty(tuple(map(int, value.shape)), str(value.dtype), self._gpu)
-        self._copy(value, copy)
-        return copy

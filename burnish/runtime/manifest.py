@@ -15,7 +15,7 @@ from typing import Any
 from .jsons import has_keys, listed, parsed, text, whole
 from .signature import Signature
 
-SCHEMA = 5
+SCHEMA = 6
 NAME = "manifest.json"
 MEMBERS = ("lib.so", "params.safetensors", "recipe.toml", "report.json", "ir.txt", "kernels.json")
 """The members beside the manifest, which is the first, in their order."""
@@ -24,8 +24,14 @@ MOST_THREADS = 1024
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _KEYS = (
     *("schema", "versions", "source", "passes", "calibration", "tuning", "machine", "target"),
-    *("signature", "params", "members"),
+    *("signature", "params", "libraries", "members"),
 )
+_VERSION = re.compile(r"\d{1,6}(\.\d{1,6}){0,3}")
+_LIBRARY_KEYS = {
+    "cublas": ("least",),
+    "cudnn": ("least",),
+    "tensorrt": ("version", "gpu", "capability"),
+}
 
 
 class SchemaError(ValueError):
@@ -49,7 +55,9 @@ class Manifest:
     calibration data and of the tuning database's records that were used, or None; ``versions``
     those of the packages that made it; ``machine`` the architecture; ``target`` every field of
     the target, with its ``kind`` and ``isa``, the instruction sets that the code may use;
-    ``params`` the weights in the order in which the library takes them.
+    ``params`` the weights in the order in which the library takes them; ``libraries`` what it
+    needs of NVIDIA's that it calls: ``least``, the oldest version of cuBLASLt or cuDNN, and of
+    TensorRT the ``version``, ``gpu`` and ``capability`` that its engines are for.
     """
 
     versions: Mapping[str, str]
@@ -61,6 +69,7 @@ class Manifest:
     target: Mapping[str, Any]
     signature: Signature
     params: tuple[str, ...]
+    libraries: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     members: Mapping[str, Member] = field(default_factory=dict)
 
     @property
@@ -80,6 +89,7 @@ class Manifest:
             "target": dict(self.target),
             "signature": self.signature.to_dict(),
             "params": list(self.params),
+            "libraries": {name: dict(need) for name, need in self.libraries.items()},
             "members": {name: asdict(member) for name, member in self.members.items()},
         }
 
@@ -112,6 +122,7 @@ def read(data: bytes | memoryview) -> Manifest:
         target=target,
         signature=Signature.from_dict(found["signature"]),
         params=_names(found["params"]),
+        libraries=_libraries(found["libraries"]),
         members={name: _member(name, members[name]) for name in MEMBERS},
     )
 
@@ -145,6 +156,20 @@ def _texts(value: Any, what: str) -> Mapping[str, str]:
     if not isinstance(value, dict):
         raise ValueError(f"{what} must be an object")
     return {name: text(item, f"{name} of {what}") for name, item in value.items()}
+
+
+def _libraries(value: Any) -> Mapping[str, Mapping[str, str]]:
+    """By library, what the model needs of it."""
+    if not isinstance(value, dict) or not value.keys() <= _LIBRARY_KEYS.keys():
+        raise ValueError(f"libraries must be an object of {', '.join(_LIBRARY_KEYS)}")
+    found = {
+        name: _texts(has_keys(need, f"library {name}", _LIBRARY_KEYS[name]), f"library {name}")
+        for name, need in value.items()
+    }
+    for name, need in found.items():
+        if "least" in need and not _VERSION.fullmatch(need["least"]):
+            raise ValueError(f"the version of {name} must be numbers, got {need['least']!r:.80}")
+    return found
 
 
 def _target(value: Any) -> Mapping[str, Any]:

@@ -13,8 +13,9 @@ import numpy as np
 
 from . import native
 from .cores import host_threads
-from .cuda import why_no_gpu
+from .cuda import device_capability, why_no_gpu
 from .errors import ArtifactError, InvalidInputError
+from .libraries import TENSORRT, check_libraries, offer_libraries
 from .manifest import Manifest
 from .reading import Artifact, check_machine, read_artifact, unpacked
 from .signature import Signature
@@ -29,29 +30,43 @@ def load(path: str | os.PathLike[str], sha256: str | None = None) -> Model:
     """
     artifact = read_artifact(path, sha256=sha256)
     check_machine(artifact)
+    _open(artifact)
     recipe = _recipe(artifact)
-    kind = artifact.manifest.target["kind"]
-    if recipe.get("libraries"):
-        raise ArtifactError(
-            f"{artifact.path} calls {recipe['libraries']!r:.80}: this runtime has no such library; "
-            "load it with burnish"
-        )
-    if kind == "cpu":
-        native.open_runtime()
-    elif kind == "cuda":
-        why = why_no_gpu(artifact.manifest.target.get("arches"))
-        if why:
-            raise ArtifactError(f"{artifact.path} cannot run here: {why}")
-        native.open_cuda()
-    else:
-        raise ArtifactError(
-            f"{artifact.path} is for {kind!r:.80}: this runtime runs models for cpu and cuda; "
-            "load it with burnish"
-        )
     asked = recipe.get("threads")
     target = artifact.manifest.target
     own = target["name"] == "cpu" and asked is None
     return Model(artifact, unpacked(artifact), host_threads() if own else int(target["threads"]))
+
+
+def _open(artifact: Artifact) -> None:
+    """Load what the model's device takes; :class:`ArtifactError` where that is not here."""
+    kind, needs = artifact.manifest.target["kind"], artifact.manifest.libraries
+    if kind == "cpu":
+        native.open_runtime()
+    elif kind == "cuda":
+        if TENSORRT in needs:
+            raise ArtifactError(
+                f"{artifact.path} has engines of TensorRT {needs[TENSORRT]['version']}, which are "
+                "run by its Python package and burnish: pip install burnish, and burnish.load"
+            )
+        why = why_no_gpu(artifact.manifest.target.get("arches"))
+        if why:
+            raise ArtifactError(f"{artifact.path} cannot run here: {why}")
+        if needs:
+            offer_libraries()
+            check_libraries(artifact.path, needs, device_capability)
+        native.open_cuda()
+    elif kind == "opencl":
+        from .opencl import open_opencl
+
+        try:
+            open_opencl()
+        except ArtifactError as error:
+            raise ArtifactError(f"{artifact.path} cannot run here: {error.message}") from error
+    else:
+        raise ArtifactError(
+            f"{artifact.path} is for {kind!r:.80}, and this runs models for cpu, cuda and opencl"
+        )
 
 
 class Model:
@@ -88,10 +103,10 @@ class Model:
                 random_keys.register()
                 self._run = machine_of(self._library)["main"]
             else:
-                from .cuda import OnGpu
+                from .on_device import OnDevice
 
                 self._threads, self._use_threads = 1, _nothing
-                self._run = OnGpu(self._library, weights)
+                self._run = OnDevice(self._library, weights, self.manifest.target["kind"])
         except (RuntimeError, AttributeError, OSError) as error:
             raise ArtifactError(
                 f"the library of {artifact.path} cannot be opened: {error}"
@@ -214,4 +229,4 @@ def _recipe(artifact: Artifact) -> dict[str, Any]:
 
 
 def _nothing(_threads: int) -> None:
-    """A GPU's host code has no loops to share."""
+    """A device's host code has no loops to share."""

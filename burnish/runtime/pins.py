@@ -9,6 +9,11 @@ PINS = {"apache-tvm": "0.27.0.post1", "apache-tvm-ffi": "0.1.14.post1"}
 LIBRARIES = ("libtvm_runtime.so", "libtvm_runtime_extra.so", "libtvm_runtime_cuda.so")
 """The runtime, its sorting, and its CUDA part, which needs CUDA's own runtime library."""
 
+OPENCL_LIBRARY = "libburnish_opencl.so"
+"""The OpenCL part, which is ours, in the wheel of burnish-runtime."""
+OPENCL_FLAGS = ("-std=c++17", "-O1", "-fPIC", "-shared", "-fvisibility=hidden", "-Wno-deprecated")
+"""What the C++ compiler is told for it."""
+
 
 def check_versions() -> None:
     """Raise ``ImportError`` unless TVM and its FFI are the pair that works.

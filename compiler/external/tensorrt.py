@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import json
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ import tvm_ffi
 from tvm import relax
 
 from burnish.compiler.errors import BuildError, TargetError
+from burnish.compiler.external.engines import NAME, engine_head, with_head
 from burnish.compiler.external.onnx_region import region_model, writes
 from burnish.passes.graph import op_name
 from burnish.passes.params import get_params, with_main, with_params
@@ -58,7 +58,7 @@ def with_engines(mod: tvm.IRModule, build: Callable[[bytes], bytes]) -> tvm.IRMo
             return None
         own = {var.name: weights[var.name].numpy() for var in region.inputs if var.name in weights}
         plan = build(region_model(region, own).SerializeToString())
-        engine = relax.Var(f"tensorrt.{len(engines)}", relax.TensorType((len(plan),), "uint8"))
+        engine = relax.Var(f"{NAME}{len(engines)}", relax.TensorType((len(plan),), "uint8"))
         engines.append((engine, np.frombuffer(plan, "uint8")))
         inputs = [var for var in region.inputs if var.name not in own]
         return _called(engine, hashlib.sha256(plan).hexdigest(), inputs, region.outputs)
@@ -105,10 +105,10 @@ def tensorrt() -> Any:
 
 def build_here(model: bytes) -> bytes:
     """:func:`build_engine` for this machine's first GPU."""
-    return build_engine(model, gpu_name(tvm.cuda(0)))
+    return build_engine(model, gpu_name(tvm.cuda(0)), gpu_capability(tvm.cuda(0)))
 
 
-def build_engine(model: bytes, gpu: str) -> bytes:
+def build_engine(model: bytes, gpu: str, capability: int) -> bytes:
     """An engine of an ONNX model: types as written, TF32 off.
 
     Raises :class:`BuildError` with what TensorRT said of the model.
@@ -126,8 +126,7 @@ def build_engine(model: bytes, gpu: str) -> bytes:
     plan = builder.build_serialized_network(network, settings)
     if plan is None:
         raise BuildError("TensorRT builds no engine for a region; its log says why")
-    head = json.dumps({"tensorrt": trt.__version__, "gpu": gpu}, sort_keys=True)
-    return head.encode() + b"\n" + bytes(plan)
+    return with_head(bytes(plan), trt.__version__, gpu, capability)
 
 
 def opened(engine: bytes, gpu: str) -> tuple[Any, Any]:
@@ -136,13 +135,11 @@ def opened(engine: bytes, gpu: str) -> tuple[Any, Any]:
     :class:`TargetError` for another GPU or version.
     """
     trt = tensorrt()
-    line, _, plan = engine.partition(b"\n")
-    made = json.loads(line)
-    here = {"tensorrt": trt.__version__, "gpu": gpu}
-    if made != here:
+    made, plan = engine_head(engine), engine.partition(b"\n")[2]
+    if (made["version"], made["gpu"]) != (trt.__version__, gpu):
         raise TargetError(
-            f"the model's engine is for TensorRT {made.get('tensorrt')} on {made.get('gpu')}; here "
-            f"is {here['tensorrt']} on {here['gpu']}: compile the model here"
+            f"the model's engine is for TensorRT {made['version']} on {made['gpu']}; here "
+            f"is {trt.__version__} on {gpu}: compile the model here"
         )
     found = trt.Runtime(trt.Logger(trt.Logger.WARNING)).deserialize_cuda_engine(plan)
     if found is None:
@@ -182,6 +179,11 @@ class Engines:
 def gpu_name(device: tvm.runtime.Device) -> str:
     """``NVIDIA H100 80GB HBM3``."""
     return str(device.device_name)
+
+
+def gpu_capability(device: tvm.runtime.Device) -> int:
+    """90 for 9.0."""
+    return int(str(device.compute_version).replace(".", ""))
 
 
 def register() -> None:

@@ -25,20 +25,6 @@ def toolkit() -> Path:
     raise MissingLibraryError(f"building for CUDA needs its headers and NVRTC: {INSTALL}")
 
 
-def offer_libraries() -> None:
-    """Open pip's cuBLASLt and cuDNN, where they are, so that models find them by their names."""
-    spec = importlib.util.find_spec("nvidia")
-    places = (spec.submodule_search_locations if spec is not None else None) or ()
-    for pattern in ("*/lib/libcublasLt.so.1[23]", "*/lib/libcudnn.so.9"):
-        found = (path for place in places for path in Path(place).glob(pattern))
-        for path in sorted(found, reverse=True):
-            try:
-                ctypes.CDLL(str(path))
-                break
-            except OSError:
-                continue
-
-
 @functools.cache
 def library(name: str) -> ctypes.CDLL:
     """A shared library of the toolkit, ``libnvrtc.so.13``."""

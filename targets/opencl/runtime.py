@@ -18,7 +18,6 @@ devices of all of them.
 from __future__ import annotations
 
 import ctypes
-import os
 import sys
 import threading
 from dataclasses import dataclass, fields
@@ -28,21 +27,14 @@ from typing import Any
 import tvm_ffi
 import tvm_ffi.libinfo
 
+from burnish.runtime.opencl import INSTALL, cache_programs, candidates, configure
+from burnish.runtime.pins import OPENCL_FLAGS
 from burnish.runtime.reading import cache_folder
 from burnish.targets import native
 
 FOLDER = Path(__file__).parent
 SOURCE = FOLDER / "runtime.cc"
-FLAGS = ["-std=c++17", "-O1", "-fPIC", "-shared", "-fvisibility=hidden", "-Wno-deprecated"]
-LIBRARY = "BURNISH_OPENCL"
-"""Environment variable: the OpenCL libraries to try instead of those found."""
-INSTALL = (
-    "install a driver (Debian, on the CPU: apt install pocl-opencl-icd ocl-icd-libopencl1; pip: "
-    "intel-opencl-rt intel-cmplr-lib-rt), or name a library in BURNISH_OPENCL"
-)
-CACHED_PROGRAMS = 512 * 2**20
-"""Bytes of built programs to keep; beyond that the oldest go."""
-
+FLAGS = list(OPENCL_FLAGS)
 _lock = threading.Lock()
 _loaded: list[ctypes.CDLL] = []
 
@@ -98,9 +90,7 @@ def ensure() -> None:
         if _loaded:
             return
         library = _open(_built())
-        configure = tvm_ffi.get_global_func("burnish.opencl.configure")
-        configure(candidates(), INSTALL)
-        cache_programs(cache_folder() / "opencl" / "programs")
+        configure()
         _loaded.append(library)
 
 
@@ -140,14 +130,6 @@ def counters() -> dict[str, int]:
     ensure()
     found = tvm_ffi.get_global_func("burnish.opencl.counters")()
     return {str(name): int(count) for name, count in found.items()}
-
-
-def candidates() -> list[str]:
-    """OpenCL libraries to try, in order."""
-    if own := os.environ.get(LIBRARY):
-        return own.split(os.pathsep)
-    intel = Path(sys.prefix) / "lib" / "libintelocl.so"
-    return ["libOpenCL.so.1", "libOpenCL.so", *([str(intel)] if intel.is_file() else [])]
 
 
 def cached() -> Path | None:
@@ -193,23 +175,19 @@ def _folder() -> Path:
     return cache_folder() / "opencl"
 
 
-def cache_programs(folder: Path | None) -> None:
-    """Keep built programs in ``folder``, which is made if it can be, and cut to its limit;
-    ``None`` keeps none."""
-    tvm_ffi.get_global_func("burnish.opencl.set_cache")("" if folder is None else str(folder))
-    if folder is None:
-        return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        entries = [(file, file.stat()) for file in folder.iterdir()]
-        kept = 0
-        for file, found in sorted(entries, key=lambda entry: -entry[1].st_mtime):
-            kept += found.st_size
-            if kept > CACHED_PROGRAMS:
-                file.unlink(missing_ok=True)
-    except OSError:  # a folder that cannot be written caches nothing and fails nothing
-        pass
-
-
 def _plain(value: Any) -> Any:
     return int(value) if isinstance(value, int) else str(value)
+
+
+__all__ = [
+    "INSTALL",
+    "Device",
+    "absence",
+    "cache_programs",
+    "cached",
+    "candidates",
+    "counters",
+    "devices",
+    "ensure",
+    "why_not",
+]

@@ -182,8 +182,8 @@ def test_a_truncated_file(saved, tmp_path, share):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"schema": 4}, "has schema 4, of an older burnish; this one reads 5: compile the model"),
-        ({"schema": 99}, "has schema 99, of a newer burnish; this one reads 5: install that"),
+        ({"schema": 4}, "has schema 4, of an older burnish; this one reads 6: compile the model"),
+        ({"schema": 99}, "has schema 99, of a newer burnish; this one reads 6: install that"),
         ({"machine": "riscv64"}, "is for riscv64, this machine is"),
         ({"versions": {"apache-tvm": "0.1"}}, "was built with apache-tvm 0.1, this is 0.27"),
         ({"params": ["other"]}, "is damaged: the weights are not those of the manifest"),
@@ -217,7 +217,7 @@ def test_a_file_of_an_older_burnish_says_what_to_do(saved, tmp_path):
     with zipfile.ZipFile(path, "w") as file:
         file.writestr(MANIFEST, json.dumps({"schema": 4, "sha256": {}}))
         file.writestr("lib.so", b"")
-    refused(path, "has schema 4, of an older burnish; this one reads 5: compile the model again")
+    refused(path, "has schema 4, of an older burnish; this one reads 6: compile the model again")
 
 
 def test_an_artifact_of_another_machine(tmp_path, monkeypatch):

@@ -188,7 +188,7 @@ def test_a_digest_and_foreign_files(saved, tmp_path, monkeypatch):
             runtime.load(path)
 
     refused("needs a CPU with avx-9000", isa=["avx-9000"])
-    refused("is for 'opencl': this runtime runs models for cpu and cuda", kind="opencl")
+    refused("is for 'vulkan', and this runs models for cpu, cuda and opencl", kind="vulkan")
     refused("it names no architecture", kind="cuda", arches=["sm_x"])
     monkeypatch.setattr(cuda, "device_capability", lambda: 80)
     refused(

@@ -12,10 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from small_nets import Classifier, made
 
 import burnish
 from burnish import models
 from burnish.runtime.pins import PINS
+from opencl_support import require_device
 from support import ROOT
 
 MB = 1000 * 1000
@@ -61,7 +63,7 @@ def python(tmp_path_factory) -> Path:
     quiet = ["-qq", "--disable-pip-version-check"]
     copy = where / "source"
     (copy / "burnish").mkdir(parents=True)
-    for part in ("runtime", "burnish/runtime"):
+    for part in ("runtime", "burnish/runtime", "targets/opencl"):
         ignored = ["--exclude=__pycache__", "--exclude=build"]
         files = subprocess.run(
             ["tar", "-C", str(ROOT), *ignored, "-cf", "-", part], check=True, capture_output=True
@@ -98,6 +100,21 @@ def test_the_wheel_in_an_environment_of_its_own(python, tmp_path):
     check_what_it_needs(python)
     check_sizes(python)
     check_networks(python, tmp_path)
+    check_opencl(python, tmp_path)
+
+
+def check_opencl(python: Path, tmp_path: Path) -> None:
+    require_device()
+    net, x = made(Classifier), torch.randn(2, 3, 9, 11)
+    path = burnish.compile(net, (x,), target="opencl", do_no_harm=False).save(
+        tmp_path / "opencl.burnish"
+    )
+    ((found,), went) = answers(python, path, [x.numpy()], tmp_path)
+    np.testing.assert_array_equal(found, burnish.load(path)(x.numpy()))
+    np.testing.assert_allclose(found, net(x).detach().numpy(), rtol=1e-4, atol=1e-5)
+    assert not went["compiler"]
+    assert {"torch", "tvm"}.isdisjoint(went["modules"])
+    print(f"opencl: import {went['imported']:.2f} s, first answer {went['answered']:.2f} s")
 
 
 def check_networks(python: Path, tmp_path: Path) -> None:
@@ -157,4 +174,5 @@ def check_what_it_needs(python: Path) -> None:
     required = [line for line in said.splitlines() if line.startswith("Requires-Dist")]
     assert sum("extra" not in line for line in required) == 2
     assert "burnish_runtime/lib/libtvm_runtime.so" in names
+    assert "burnish_runtime/lib/libburnish_opencl.so" in names
     assert not any("compiler" in name for name in names)

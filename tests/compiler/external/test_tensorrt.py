@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 import numpy as np
@@ -13,20 +14,25 @@ import torch
 import tvm
 from small_nets import Block, Classifier, made
 from tvm import relax
+from typer.testing import CliRunner
 
 import burnish
-from burnish.compiler import pipeline
+from burnish import runtime
+from burnish.cli import app
+from burnish.compiler import artifact, pipeline
 from burnish.compiler.build import build_library
 from burnish.compiler.config import CompileConfig
-from burnish.compiler.driver import import_model, optimize
-from burnish.compiler.errors import BuildError, PassError, TargetError
+from burnish.compiler.driver import build, import_model, optimize
+from burnish.compiler.errors import ArtifactError, BuildError, PassError, TargetError
 from burnish.compiler.external import tensorrt
+from burnish.compiler.external.engines import with_head
 from burnish.compiler.external.onnx_region import region_model, writes
 from burnish.models import bench_nets
 from burnish.passes.graph import bindings, op_name
 from burnish.passes.params import get_params, input_vars
 from burnish.passes.regions import find_regions
 from burnish.passes.slice_splits import SliceSplits
+from burnish.runtime.reading import read_artifact
 from burnish.targets.choose import choose_target
 from burnish.targets.cuda.target import CudaTarget
 from cuda_support import require_compiler
@@ -38,6 +44,7 @@ GPU = "NVIDIA Stand-in"
 def stand_in(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorrt", tensorrt_stub)
     monkeypatch.setattr(tensorrt, "gpu_name", lambda device: GPU)
+    monkeypatch.setattr(tensorrt, "gpu_capability", lambda device: 80)
     monkeypatch.setattr(tensorrt_stub, "refuse", [])
     monkeypatch.setattr(tensorrt_stub, "executions", [])
 
@@ -142,7 +149,9 @@ def test_a_region_becomes_a_call_of_an_engine_that_is_a_weight():
     calls = [op_name(b.value) for b in bindings(new["main"]) if isinstance(b.value, relax.Call)]
     assert calls == ["relax.call_dps_packed", "relax.argmax"]
     engine = get_params(new)["tensorrt.0"].numpy().tobytes()
-    assert engine.startswith(b'{"gpu": "NVIDIA Stand-in", "tensorrt": "10.0.1"}\nplan')
+    assert engine.startswith(
+        b'{"capability": "sm_80", "gpu": "NVIDIA Stand-in", "version": "10.0.1"}\nplan'
+    )
 
 
 def test_a_whole_model_by_engines(tmp_path, monkeypatch):
@@ -163,14 +172,42 @@ def test_a_whole_model_by_engines(tmp_path, monkeypatch):
     assert tensorrt_stub.executions == [0, 0]
 
 
+def test_an_artifact_says_what_its_engines_are_for(tmp_path, monkeypatch):
+    """Compiled where a GPU is pretended; opened nowhere, since no GPU runs what is left."""
+    require_compiler()
+    net, x = made(Classifier), torch.randn(2, 3, 16, 16)
+    with monkeypatch.context() as here:
+        here.setattr(CudaTarget, "why_not_here", lambda self: "")
+        optimized = optimize(import_model(net, (x,)), "cuda:sm_80", libraries="tensorrt")
+    compiled = build(optimized)
+    path = compiled.save(tmp_path / "net.burnish")
+    engines = {"version": "10.0.1", "gpu": GPU, "capability": "sm_80"}
+    assert read_artifact(path).manifest.libraries == {"tensorrt": engines}
+    shown = CliRunner().invoke(app, ["inspect", str(path), "--json"]).stdout
+    assert json.loads(shown)["manifest"]["libraries"] == {"tensorrt": engines}
+    assert burnish.load(path).params.keys() == {"tensorrt.0"}  # no GPU: to look at
+    monkeypatch.setattr(CudaTarget, "why_not_here", lambda self: "")
+    wanted = r"engines of TensorRT 10.0.1 for sm_80 \(NVIDIA Stand-in\), and here are TensorRT {}: "
+    wanted += r"compile the model here, or pip install tensorrt==10.0.1 on such a GPU"
+    monkeypatch.setattr(artifact, "device_capability", lambda: 90)
+    with pytest.raises(ArtifactError, match=wanted.format("10.0.1 and sm_90")):
+        burnish.load(path)
+    monkeypatch.setattr(artifact, "device_capability", lambda: 80)
+    monkeypatch.setattr(tensorrt_stub, "__version__", "10.1.0")
+    with pytest.raises(ArtifactError, match=wanted.format("10.1.0 and sm_80")):
+        burnish.load(path)
+    with pytest.raises(ArtifactError, match=r"engines of TensorRT 10.0.1.*pip install burnish"):
+        runtime.load(path)
+
+
 def test_a_region_that_tensorrt_does_not_read():
     tensorrt_stub.refuse.append("In node 3: UNSUPPORTED_NODE")
     with pytest.raises(BuildError, match=r"does not read a region: In node 3: UNSUPPORTED_NODE"):
-        tensorrt.build_engine(b"", GPU)
+        tensorrt.build_engine(b"", GPU, 80)
 
 
 def test_an_engine_of_another_gpu_or_version():
-    engine = b'{"gpu": "NVIDIA A10", "tensorrt": "9.2"}\nplan'
+    engine = with_head(b"plan", "9.2", "NVIDIA A10", 86)
     with pytest.raises(TargetError, match=r"for TensorRT 9.2 on NVIDIA A10; here is 10.0.1 on"):
         tensorrt.opened(engine, GPU)
 
@@ -185,7 +222,7 @@ def test_an_engine_that_is_not_the_models_own():
 def test_without_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     with pytest.raises(TargetError, match=r"need its Python package.*pip install tensorrt"):
-        tensorrt.build_engine(b"", GPU)
+        tensorrt.build_engine(b"", GPU, 80)
 
 
 def test_engines_are_built_on_the_gpu(monkeypatch):

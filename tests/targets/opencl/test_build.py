@@ -96,7 +96,7 @@ def test_old_programs_go_when_there_are_too_many(
     for age, name in enumerate("cba"):
         (programs / name).write_bytes(b"x" * 100)
         os.utime(programs / name, (1_000_000 - age, 1_000_000 - age))
-    monkeypatch.setattr(runtime, "CACHED_PROGRAMS", 250)
+    monkeypatch.setattr("burnish.runtime.opencl.CACHED_PROGRAMS", 250)
     runtime.cache_programs(programs)
     assert sorted(path.name for path in programs.iterdir()) == ["b", "c"]
 
