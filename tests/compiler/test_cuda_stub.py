@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from nvidia_support import build_stub as build_nvidia_stub
 from small_nets import made
 
 import burnish
@@ -100,3 +101,27 @@ def test_kernels_between_input_and_output_are_recorded_once_and_launched_as_a_gr
 def test_graphs_are_for_gpus():
     with pytest.raises(ConfigError, match="cuda_graphs is for CUDA; the target 'cpu'"):
         burnish.compile(made(Net), (torch.randn(5, 48),), cuda_graphs=True)
+
+
+RUNTIME = """
+import sys
+import numpy as np
+from burnish import runtime
+model = runtime.load(sys.argv[1])
+assert "tvm" not in sys.modules
+for _ in range(2):
+    out = model(np.ones((5, 16), "float32"))
+    print(out.shape, out.dtype, model.manifest.libraries)
+"""
+
+
+def test_a_model_that_calls_cublas_is_loaded_by_the_runtime_alone(stub, tmp_path, monkeypatch):
+    nvidia = str(build_nvidia_stub(tmp_path))
+    monkeypatch.setenv("BURNISH_CUBLASLT", nvidia)
+    monkeypatch.setenv("BURNISH_CUDA_DRIVER", nvidia)
+    net = torch.nn.Sequential(torch.nn.Linear(16, 24), torch.nn.Linear(24, 8)).eval()
+    compiled = burnish.compile(net, (torch.ones(5, 16),), target="cuda:sm_80", libraries="cublas")
+    path = compiled.save(tmp_path / "net.burnish")
+    printed, _ = run_under_stub(stub, RUNTIME, [str(path)], "sm_80")
+    line = "(5, 8) float32 {'cublas': {'least': '12.0'}}"
+    assert printed.splitlines() == [line] * 2
