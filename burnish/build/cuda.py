@@ -13,7 +13,7 @@ Arch = Annotated[
     typer.Option(
         metavar="sm_NN,...",
         help="Architectures to hold machine code for: sm_75, sm_80, sm_86, sm_89, sm_90, sm_100, "
-        "sm_120. Can be repeated. By default sm_80 and sm_90.",
+        "sm_120; or sm_90a alone, for Hopper only. Can be repeated. By default sm_80 and sm_90.",
     ),
 ]
 

@@ -6,7 +6,7 @@ import ctypes
 import re
 from typing import Any
 
-_ARCH = re.compile(r"sm_(\d{2,3})[a-z]?")
+_ARCH = re.compile(r"sm_(\d{2,3})(a?)")
 
 
 def device_capability() -> int | str:
@@ -30,11 +30,12 @@ def why_no_gpu(arches: Any) -> str:
     listed = arches if isinstance(arches, list) else []
     found = [_ARCH.fullmatch(arch) for arch in listed if isinstance(arch, str)]
     built = [int(match[1]) for match in found if match]
+    specific = any(match[2] for match in found if match)
     if not built:
         return "it names no architecture"
     here = device_capability()
     if isinstance(here, str):
         return here
-    if here < min(built):
+    if here < min(built) or (specific and here not in built):
         return f"it is built for {', '.join(listed)}, and this machine's GPU is an sm_{here}"
     return ""

@@ -12,7 +12,7 @@ from burnish.targets.cuda.target import capability
 
 LIBRARY = "libnvfatbin.so.13"
 MAGIC = b"\x50\xed\x55\xba"
-_CUBIN = 2
+_CUBIN, _SPECIFIC = 2, 1 << 20
 
 
 def pack(codes: Sequence[Code], name: str) -> bytes:
@@ -23,12 +23,12 @@ def pack(codes: Sequence[Code], name: str) -> bytes:
     _check(nvfatbin.nvFatbinCreate(ctypes.byref(handle), options, ctypes.c_size_t(1)))
     try:
         for code in codes:
-            number = str(capability(code.arch)).encode()
+            number = _number(code.arch)
             size = ctypes.c_size_t(len(code.cubin))
             _check(nvfatbin.nvFatbinAddCubin(handle, code.cubin, size, number, name.encode()))
         newest = max(codes, key=lambda code: capability(code.arch))
         ptx = newest.ptx.rstrip(b"\0") + b"\0"
-        size, number = ctypes.c_size_t(len(ptx)), str(capability(newest.arch)).encode()
+        size, number = ctypes.c_size_t(len(ptx)), _number(newest.arch)
         _check(nvfatbin.nvFatbinAddPTX(handle, ptx, size, number, name.encode(), b""))
         total = ctypes.c_size_t()
         _check(nvfatbin.nvFatbinSize(handle, ctypes.byref(total)))
@@ -44,7 +44,8 @@ def machine_codes(image: bytes) -> dict[str, bytes]:
 
     An image is a head (magic, 2 bytes version, 2 bytes its size, 8 bytes of all that follows) and
     entries, each with a head of its own: kind (2 bytes), at 4 the head's size, at 8 (8 bytes) the
-    size of what follows it, at 28 the architecture's number. ``ValueError`` where there is none.
+    size of what follows it, at 28 the architecture's number, at 40 (8 bytes) flags, of which one
+    says that the code is for that architecture alone. ``ValueError`` where there is none.
     """
     start = image.find(MAGIC)
     if start < 0:
@@ -56,10 +57,17 @@ def machine_codes(image: bytes) -> dict[str, bytes]:
         (kind,) = struct.unpack_from("<H", image, at)
         skip, size = struct.unpack_from("<IQ", image, at + 4)
         (number,) = struct.unpack_from("<I", image, at + 28)
+        (flags,) = struct.unpack_from("<Q", image, at + 40)
         if kind == _CUBIN:
-            found[f"sm_{number}"] = image[at + skip : at + skip + size]
+            arch = f"sm_{number}{'a' if flags & _SPECIFIC else ''}"
+            found[arch] = image[at + skip : at + skip + size]
         at += skip + size
     return found
+
+
+def _number(arch: str) -> bytes:
+    """``sm_90a`` -> ``90a``."""
+    return arch.removeprefix("sm_").encode()
 
 
 def _check(status: int) -> None:

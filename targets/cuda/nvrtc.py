@@ -30,11 +30,12 @@ class KernelError(RuntimeError):
 
 @dataclass(frozen=True)
 class Code:
-    """Machine code for one architecture, and the PTX it was made from."""
+    """Machine code for one architecture, the PTX it was made from, and what the compiler said."""
 
     arch: str
     cubin: bytes
     ptx: bytes
+    log: str = ""
 
 
 def version() -> tuple[int, int]:
@@ -64,10 +65,10 @@ def compile_source(source: str, arch: str, name: str = "kernel") -> Code:
         ]
         given = (ctypes.c_char_p * len(options))(*[option.encode() for option in options])
         status = nvrtc.nvrtcCompileProgram(program, len(options), given)
+        log = _read(program, "nvrtcGetProgramLog").decode(errors="replace").rstrip("\0\n")
         if status != 0:
-            log = _read(program, "nvrtcGetProgramLog").decode(errors="replace").rstrip("\0\n")
             raise KernelError(f"{name} does not compile for {arch}:\n{log}")
-        return Code(arch, _read(program, "nvrtcGetCUBIN"), _read(program, "nvrtcGetPTX"))
+        return Code(arch, _read(program, "nvrtcGetCUBIN"), _read(program, "nvrtcGetPTX"), log)
     finally:
         nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
 

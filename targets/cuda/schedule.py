@@ -1,10 +1,12 @@
 """The default schedule of a CUDA kernel: the first rule that applies.
 
 0. ``recurrence``  LSTM, GRU and RNN: a block a row
-1. ``tensor-core``  products of two-byte floats, int8 and tf32, by our own rule
-2. ``matmul``, ``gemv``, ``reduction``, ``general-reduction``  dlight's, of TVM
-3. ``fallback``     dlight's: every element a thread, whatever the kernel does
-4. ``one item``  what has its order in loops of its own: one thread does it all
+1. ``matvec``  products of few rows
+2. ``warp-group``  products of two-byte floats and int8 on ``sm_90a``, by our own rule
+3. ``tensor-core``  the same and tf32 on all tensor cores, by our own rule
+4. ``matmul``, ``gemv``, ``reduction``, ``general-reduction``  dlight's, of TVM
+5. ``fallback``     dlight's: every element a thread, whatever the kernel does
+6. ``one item``  what has its order in loops of its own: one thread does it all
 
 A rule that does not apply, or breaks on an odd shape, gives way to the next one; the name of the
 rule that laid a kernel out is in its attribute.
@@ -16,7 +18,7 @@ from tvm import tirx
 from tvm.s_tir import dlight
 
 from burnish.targets import matvec
-from burnish.targets.cuda import tensor_core
+from burnish.targets.cuda import products, tensor_core, wgmma
 from burnish.targets.cuda.target import CudaTarget
 from burnish.targets.gpu import recurrence
 from burnish.targets.gpu.launch import Device
@@ -29,7 +31,7 @@ _FEWER_ROWS = 4
 
 def _few_rows(func: tirx.PrimFunc, target: CudaTarget) -> tirx.PrimFunc | None:
     def most(dtype: str) -> int:
-        return _FEWER_ROWS if tensor_core.takes(dtype, target) else matvec.ROWS
+        return _FEWER_ROWS if products.takes(dtype, target) else matvec.ROWS
 
     return matvec.emit(func, target, most)
 
@@ -40,6 +42,7 @@ DEVICE = Device(threads=1024, shared=48 * 1024)
 RULES: dict[str, Rule[CudaTarget]] = {
     "recurrence": lambda func, _target: recurrence.emit(func, DEVICE),
     "matvec": _few_rows,
+    "warp-group": wgmma.emit,
     "tensor-core": tensor_core.emit,
     "matmul": dlight_rule(dlight.gpu.Matmul()),
     "gemv": dlight_rule(dlight.gpu.GEMV()),

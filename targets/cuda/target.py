@@ -12,12 +12,23 @@ from burnish.runtime.cuda import device_capability
 from burnish.targets import isa
 from burnish.targets.target import CpuTarget, host_threads
 
-KNOWN_ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
-"""Of the GPUs since 2018; CUDA 13 compiles for no older ones."""
+KNOWN_ARCHITECTURES = (
+    "sm_75",
+    "sm_80",
+    "sm_86",
+    "sm_89",
+    "sm_90",
+    "sm_90a",
+    "sm_100",
+    "sm_120",
+)
+"""Of the GPUs since 2018; CUDA 13 compiles for no older ones. ``sm_90a`` is ``sm_90`` with
+instructions that no other has, the products of warp groups among them."""
 DEFAULT_ARCHITECTURES = ("sm_80", "sm_90")
 SYNTAX = "cuda[:sm_NN[,sm_NN...]]"
 _SHARED = {75: 64, 80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}
 """KiB of shared memory that one block may have."""
+_MULTIPROCESSORS = {75: 40, 80: 108, 86: 72, 89: 58, 90: 114, 100: 148, 120: 110}
 
 
 @dataclass(frozen=True)
@@ -50,9 +61,19 @@ class CudaTarget:
         return 1024
 
     @property
+    def warp_groups(self) -> bool:
+        """Whether four warps can multiply together, from shared memory."""
+        return self.arches == ("sm_90a",)
+
+    @property
     def shared_memory(self) -> int:
         """Bytes of shared memory a block may have on each of the architectures."""
         return min(_SHARED[capability(arch)] for arch in self.arches) * 1024
+
+    @property
+    def multiprocessors(self) -> int:
+        """Of a GPU of data centres with the fewest of them; desktops have fewer yet."""
+        return min(_MULTIPROCESSORS[capability(arch)] for arch in self.arches)
 
     @property
     def host(self) -> CpuTarget:
@@ -89,7 +110,7 @@ class CudaTarget:
         if isinstance(here, str):
             return here
         built = ", ".join(self.arches)
-        if here < self.capability:
+        if here < self.capability or (is_specific(self.arches[0]) and here != self.capability):
             return f"it is built for {built}, and this machine's GPU is an sm_{here}"
         return ""
 
@@ -99,8 +120,13 @@ class CudaTarget:
 
 
 def capability(arch: str) -> int:
-    """``sm_90`` -> 90."""
-    return int(arch.removeprefix("sm_"))
+    """``sm_90`` and ``sm_90a`` -> 90."""
+    return int(arch.removeprefix("sm_").rstrip("a"))
+
+
+def is_specific(arch: str) -> bool:
+    """Whether its code runs on GPUs of this very capability alone."""
+    return arch.endswith("a")
 
 
 def parse_cuda(text: str) -> CudaTarget:
@@ -115,8 +141,13 @@ def parse_cuda(text: str) -> CudaTarget:
         return CudaTarget(name="cuda", threads=host_threads())
     arches = [arch.strip() for arch in listed.split(",")]
     for arch in arches:
-        if not re.fullmatch(r"sm_\d+", arch) or arch not in KNOWN_ARCHITECTURES:
+        if not re.fullmatch(r"sm_\d+a?", arch) or arch not in KNOWN_ARCHITECTURES:
             known = ", ".join(KNOWN_ARCHITECTURES)
             raise ValueError(f"target {text!r}: no architecture {arch!r}; known: {known}")
+    if len(set(arches)) > 1 and any(map(is_specific, arches)):
+        raise ValueError(
+            f"target {text!r}: sm_90a is built for alone, as its kernels run on GPUs of "
+            "capability 9.0 only; cuda:sm_90 can be built with others"
+        )
     ordered = tuple(sorted(set(arches), key=capability))
     return CudaTarget(f"cuda:{','.join(ordered)}", ordered, host_threads())

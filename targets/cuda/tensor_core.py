@@ -1,14 +1,6 @@
 """Products on tensor cores: ``C[s, i, j] = sum_k A[s, i, k] B[s, j, k]``.
 
-Matmul, attention's products and convolutions are of this form, the latter with several axes as one
-``i`` (batch, height, width) and one ``k`` (window, channels). Operands and sums:
-
-==============  ======  =========================================================================
-float16         float32 from sm_75 on
-bfloat16        float32 from sm_80 on
-int8            int32   from sm_75 on
-float32 (tf32)  float32 from sm_80 on, where the target allows it: the last 13 bits are dropped
-==============  ======  =========================================================================
+Which kernels are of this form says :mod:`burnish.targets.cuda.products`.
 
 1. A block of threads computes a tile of the output, ``rows x columns``, over ``depth`` of ``k`` at
    a time. Tiles are smaller where the output has too few for the GPU's multiprocessors. What is
@@ -33,20 +25,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from tvm import s_tir, tirx
-from tvm.s_tir.dlight.analysis import get_root_block
 from tvm.s_tir.dlight.gpu import matmul as products
-from tvm.tirx.analysis import undefined_vars
 
 from burnish.targets.cuda import mma
-from burnish.targets.cuda.fragments import SIZE, WARP, Matrix, place_c
+from burnish.targets.cuda.fragments import SIZE, WARP, place_c
+from burnish.targets.cuda.products import Form, arrange, find
 from burnish.targets.cuda.target import CudaTarget
 
-_SINCE = {"float16": 75, "int8": 75, "bfloat16": 80, "float32": 80}
 _PAD = 16
 """Bytes that a row of shared memory is longer than its content."""
-_LEAST_DEPTH = 16
-"""Of ``k``: shorter sums are not worth a tile."""
-_Kind = products.IterKind
 _MULTIPROCESSORS = 100
 """Tiles that keep a large GPU busy."""
 
@@ -105,23 +92,6 @@ def choose_tile(sizes: Sequence[int], target: CudaTarget) -> Tile:
     return known[-1]
 
 
-@dataclass(frozen=True)
-class _Form:
-    """Sizes ``batch, rows, columns, depth``, what is multiplied, whether ``B`` has its columns
-    last in shared memory, and how many elements of each operand are copied at once."""
-
-    sizes: tuple[int, int, int, int]
-    matrix: Matrix
-    columns_last: bool
-    vectors: tuple[int, int]
-
-
-def takes(dtype: str, target: CudaTarget) -> bool:
-    """Whether products of a type may run on tensor cores."""
-    narrow = dtype != "float32" or target.tf32
-    return narrow and target.capability >= _SINCE.get(dtype, 1000)
-
-
 def emit(
     func: tirx.PrimFunc, target: CudaTarget, *, described: bool = False
 ) -> tirx.PrimFunc | None:
@@ -131,84 +101,22 @@ def emit(
     run on a CPU.
     """
     sch = s_tir.Schedule(func)
-    blocks = products.get_reduction_blocks(sch, sch.get_child_blocks(get_root_block(sch)))
-    if blocks is None:
+    found = find(sch, target)
+    if found is None:
         return None
-    form = _form(sch.get(blocks[0]), target)
-    if form is None:
-        return None
-    return _laid_out(sch, blocks[0], form, choose_tile(form.sizes, target), described)
-
-
-def _form(block: s_tir.SBlock, target: CudaTarget) -> _Form | None:
-    traits = products.detect_iter_traits(block)
-    if traits is None or len(block.reads) != 2:
-        return None
-    dtypes = {str(read.source.dtype) for read in block.reads}
-    matrix = Matrix(dtypes.pop(), target.capability)
-    if dtypes or not takes(matrix.dtype, target):
-        return None
-    if str(block.writes[0].source.dtype) != matrix.sums:
-        return None
-    every = traits[-1]
-    sizes = _sizes(every)
-    if sizes is None or sizes[3] < _LEAST_DEPTH:
-        return None
-    deep = _variables(block, every, _Kind.kIter_K)
-    last = set(undefined_vars(block.reads[1].region[-1].min))
-    columns_last = matrix.turns and bool(last & _variables(block, every, _Kind.kIter_J))
-    vectors = [_vector(read, deep, matrix) for read in block.reads]
-    return _Form(sizes, matrix, columns_last, (vectors[0], vectors[1]))
-
-
-def _variables(block: s_tir.SBlock, every: Sequence[Any], kind: Any) -> set[tirx.Var]:
-    return {v.var for v, t in zip(block.iter_vars, every, strict=True) if t.kind == kind}
-
-
-def _vector(read: Any, deep: set[tirx.Var], matrix: Matrix) -> int:
-    """Elements copied at once: 16 bytes; of int8, for which TVM has no vectors of 16 indices, only
-    where they are neighbours in memory."""
-    extent = read.source.shape[-1]
-    together = isinstance(extent, tirx.IntImm) and int(extent.value) % matrix.vector == 0
-    if together and set(undefined_vars(read.region[-1].min)) <= deep:
-        return matrix.vector
-    return min(matrix.vector, 8 if matrix.bytes > 1 else 4)
-
-
-def _sizes(traits: Sequence[products.IterTrait]) -> tuple[int, int, int, int] | None:
-    """``batch, rows, columns, depth``; ``None`` where one is not a number."""
-    found = dict.fromkeys((_Kind.kIter_S, _Kind.kIter_I, _Kind.kIter_J, _Kind.kIter_K), 1)
-    for trait in traits:
-        if not isinstance(trait.extent, tirx.IntImm):
-            return None
-        if trait.kind in found:
-            found[trait.kind] *= int(trait.extent.value)
-    batch, rows, columns, depth = found.values()
-    return batch, rows, columns, depth
+    main, form = found
+    return _laid_out(sch, main, form, choose_tile(form.sizes, target), described)
 
 
 def _laid_out(
-    sch: s_tir.Schedule, main: Any, form: _Form, tile: Tile, described: bool
+    sch: s_tir.Schedule, main: Any, form: Form, tile: Tile, described: bool
 ) -> tirx.PrimFunc:
     matrix = form.matrix
     names = mma.intrinsics(matrix, form.columns_last)
     if described:
         names = names.of_descriptions()
     tile_depth = tile.depth // matrix.bytes
-    read_a = sch.reindex(main, ("read", 0))
-    read_b = sch.reindex(main, ("read", 1))
-    write = sch.reindex(main, ("write", 0))
-    # Only now are the buffers' axes those of the block, less the ones of extent 1.
-    a, b, c, every = products.detect_iter_traits(sch.get(main))
-    fused = products.make_iter_fusion_index_map
-    rows, cols, depth, outer = _Kind.kIter_I, _Kind.kIter_J, _Kind.kIter_K, _Kind.kIter_S
-    b_order = [outer, depth, cols] if form.columns_last else [outer, cols, depth]
-    sch.transform_layout(read_a, ("write", 0), fused(a, [outer, rows, depth]))
-    sch.transform_layout(read_b, ("write", 0), fused(b, b_order))
-    sch.transform_layout(write, ("read", 0), fused(c, [outer, rows, cols]))
-    sch.transform_block_layout(main, fused(every, [outer, rows, cols, depth]))
-    sch.pad_einsum(main, [1, tile.rows, tile.columns, tile_depth])
-
+    arrange(sch, main, form, (tile.rows, tile.columns, tile_depth))
     batch, i, j, k = sch.get_loops(main)
     i, i_in = sch.split(i, [None, SIZE])
     j, j_in = sch.split(j, [None, SIZE])
@@ -260,7 +168,7 @@ def _laid_out(
 
 
 def _to_shared(
-    sch: s_tir.Schedule, block: Any, operand: int, k0: Any, tile: Tile, form: _Form
+    sch: s_tir.Schedule, block: Any, operand: int, k0: Any, tile: Tile, form: Form
 ) -> None:
     """Part 2."""
     copy = sch.cache_read(block, operand, "shared.dyn")
@@ -282,7 +190,7 @@ def _bind_copy(sch: s_tir.Schedule, loop: Any, tile: Tile, vector: int) -> None:
 
 
 def _to_registers(
-    sch: s_tir.Schedule, block: Any, operand: int, k1: Any, form: _Form, names: mma.Names
+    sch: s_tir.Schedule, block: Any, operand: int, k1: Any, form: Form, names: mma.Names
 ) -> None:
     """Part 3: an operand's pieces."""
     copy = sch.cache_read(block, operand, "warp")

@@ -58,6 +58,12 @@ def test_machine_code_is_found_in_an_image_and_in_a_file_around_it(code):
         fatbin.machine_codes(b"nothing")
 
 
+def test_code_for_one_architecture_alone_keeps_its_name():
+    require_compiler()
+    code = nvrtc.compile_source("__global__ void f() {}", "sm_90a")
+    assert fatbin.machine_codes(fatbin.pack([code], "f")) == {"sm_90a": code.cubin}
+
+
 def test_machine_code_is_read_as_instructions_and_loops(code):
     kernels = sass.kernels(code.cubin)
     assert set(kernels) == {"scale", "lookup"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from burnish.runtime import cuda as runtime
 from burnish.targets.choose import choose_target
 from burnish.targets.cuda import target as cuda
 from burnish.targets.cuda.target import CudaTarget
@@ -59,3 +60,21 @@ def test_why_not_here_says_what_is_missing(monkeypatch):
     )
     monkeypatch.setattr(cuda, "device_capability", lambda: 90)
     assert CudaTarget().why_not_here() == ""
+
+
+def test_sm_90a_is_built_for_alone():
+    found = choose_target("cuda:sm_90a")
+    assert (found.arches, found.capability, found.warp_groups) == (("sm_90a",), 90, True)
+    assert not choose_target("cuda:sm_90").warp_groups
+    for listed in ("sm_80,sm_90a", "sm_90a,sm_90"):
+        with pytest.raises(ValueError, match="sm_90a is built for alone"):
+            choose_target(f"cuda:{listed}")
+
+
+@pytest.mark.parametrize(("here", "runs"), [(80, False), (90, True), (100, False)])
+def test_what_is_built_for_sm_90a_runs_on_capability_9_0_only(monkeypatch, here, runs):
+    monkeypatch.setattr(cuda, "device_capability", lambda: here)
+    monkeypatch.setattr(runtime, "device_capability", lambda: here)
+    expected = "" if runs else f"it is built for sm_90a, and this machine's GPU is an sm_{here}"
+    assert choose_target("cuda:sm_90a").why_not_here() == expected
+    assert runtime.why_no_gpu(["sm_90a"]) == expected

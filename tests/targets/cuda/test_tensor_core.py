@@ -10,15 +10,16 @@ import pytest
 import tvm
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tvm import te, tirx, topi
+from tvm import te, tirx
 
-from burnish.passes.lower_contractions import attention_mix, attention_scores, matmul
+from burnish.passes.lower_contractions import attention_mix, attention_scores
 from burnish.targets.cuda import nvrtc, sass, tensor_core
 from burnish.targets.cuda.resources import resources
 from burnish.targets.cuda.schedule import RULE, schedule
 from burnish.targets.cuda.source import prepared
 from burnish.targets.cuda.target import CudaTarget, parse_cuda
 from burnish.targets.device_lowering import PIPELINE
+from cuda_products import convolution, product
 from cuda_support import require_compiler
 from sequential import sequential
 
@@ -43,29 +44,6 @@ quick_kinds = pytest.mark.parametrize(
         for name, kind in zip(IDS, KINDS, strict=True)
     ],
 )
-
-
-def product(m: int, n: int, k: int, *, turned: bool = True, dtype: str = "float16"):
-    """``a [m, k] b [n, k]`` (or ``b [k, n]``) plus a bias."""
-    a = te.placeholder((m, k), dtype, name="a")
-    b = te.placeholder((n, k) if turned else (k, n), dtype, name="b")
-    sums = "int32" if dtype == "int8" else "float32"
-    bias = te.placeholder((n,), sums, name="bias")
-    if dtype == "int8":
-        y = topi.nn.matmul(a, b, transpose_b=turned, out_dtype=sums)
-    else:
-        y = matmul(False, turned, "float32")(a, b)
-    out = te.compute(y.shape, lambda i, j: y[i, j] + bias[j], name="out")
-    return te.create_prim_func([a, b, bias, out]).with_attr("global_symbol", "product")
-
-
-def convolution(channels: int, outputs: int, size: int, window: int, stride: int, dtype: str):
-    """``a [1, size, size, channels] w [window, window, channels, outputs]``, padded."""
-    a = te.placeholder((1, size, size, channels), dtype, name="a")
-    w = te.placeholder((window, window, channels, outputs), dtype, name="w")
-    sums = "int32" if dtype == "int8" else "float32"
-    out = topi.nn.conv2d_nhwc(a, w, stride, window // 2, 1, out_dtype=sums)
-    return te.create_prim_func([a, w, out]).with_attr("global_symbol", "product")
 
 
 def compiled(func: tirx.PrimFunc, target: CudaTarget) -> nvrtc.Code:
