@@ -18,7 +18,7 @@ from burnish.passes.lower_attention import broadcast
 from burnish.passes.quantize import quantized_layout
 from burnish.passes.repeated_heads import repeated_heads
 from burnish.passes.rewrite import rewritten
-from burnish.targets.matvec import ROWS
+from burnish.targets.gpu.matvec import ROWS
 
 FLOATS = ("float32", "float16", "bfloat16")
 _CAUSAL = {"": 0, "None": 0, "TopLeft": 1, "BottomRight": 2}

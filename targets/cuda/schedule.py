@@ -4,9 +4,10 @@
 1. ``matvec``  products of few rows
 2. ``warp-group``  products of two-byte floats and int8 on ``sm_90a``, by our own rule
 3. ``tensor-core``  the same and tf32 on all tensor cores, by our own rule
-4. ``matmul``, ``gemv``, ``reduction``, ``general-reduction``  dlight's, of TVM
-5. ``fallback``     dlight's: every element a thread, whatever the kernel does
-6. ``one item``  what has its order in loops of its own: one thread does it all
+4. ``small products``  batches of products of at most 64 rows and columns
+5. ``matmul``, ``gemv``, ``reduction``, ``general-reduction``  dlight's, of TVM
+6. ``fallback``     dlight's: every element a thread, whatever the kernel does
+7. ``one item``  what has its order in loops of its own: one thread does it all
 
 A rule that does not apply, or breaks on an odd shape, gives way to the next one; the name of the
 rule that laid a kernel out is in its attribute.
@@ -17,14 +18,15 @@ from __future__ import annotations
 from tvm import tirx
 from tvm.s_tir import dlight
 
-from burnish.targets import matvec
 from burnish.targets.cuda import products, tensor_core, wgmma
 from burnish.targets.cuda.target import CudaTarget
-from burnish.targets.gpu import recurrence
+from burnish.targets.gpu import matvec, recurrence, small_products
 from burnish.targets.gpu.launch import Device
 from burnish.targets.rules import RULE, Rule, dlight_rule, laid_out
 from burnish.targets.serial import one_item
 
+DEVICE = Device(threads=1024, shared=48 * 1024)
+"""What every GPU has, with no more shared memory than a kernel may have without asking."""
 _FEWER_ROWS = 4
 """Of a product that tensor cores could take: with more they are as fast, and less busy."""
 
@@ -33,17 +35,15 @@ def _few_rows(func: tirx.PrimFunc, target: CudaTarget) -> tirx.PrimFunc | None:
     def most(dtype: str) -> int:
         return _FEWER_ROWS if products.takes(dtype, target) else matvec.ROWS
 
-    return matvec.emit(func, target, most)
+    return matvec.emit(func, DEVICE, most)
 
-
-DEVICE = Device(threads=1024, shared=48 * 1024)
-"""What every GPU has, with no more shared memory than a kernel may have without asking."""
 
 RULES: dict[str, Rule[CudaTarget]] = {
     "recurrence": lambda func, _target: recurrence.emit(func, DEVICE),
     "matvec": _few_rows,
     "warp-group": wgmma.emit,
     "tensor-core": tensor_core.emit,
+    "small products": lambda func, _target: small_products.emit(func, DEVICE),
     "matmul": dlight_rule(dlight.gpu.Matmul()),
     "gemv": dlight_rule(dlight.gpu.GEMV()),
     "reduction": dlight_rule(dlight.gpu.Reduction()),

@@ -56,11 +56,6 @@ class CudaTarget:
         return capability(self.arches[0])
 
     @property
-    def work_group(self) -> int:
-        """Threads a block may have."""
-        return 1024
-
-    @property
     def warp_groups(self) -> bool:
         """Whether four warps can multiply together, from shared memory."""
         return self.arches == ("sm_90a",)

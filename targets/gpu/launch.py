@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import tvm
 from tvm import tirx
@@ -88,3 +89,37 @@ def rolled(extent: int, body: loops.Body, name: str) -> Stmt:
         return loop
     note = {"disable_unroll": True}
     return For(loop.loop_var, loop.min, loop.extent, loop.kind, loop.body, annotations=note)
+
+
+def launch_grid(
+    groups: loops.Extent, across: int, down: int, item: Callable[[Expr, Expr, Expr], Stmt]
+) -> Stmt:
+    """``item(group, across, down)`` for each of ``groups`` x ``down`` x ``across`` work items."""
+    sizes = {"blockIdx.x": groups, "threadIdx.x": across, "threadIdx.y": down}
+    axes = []
+    for name, size in sizes.items():
+        extent = loops.const(size) if isinstance(size, int) else size
+        var = tirx.Var(name.replace(".", "_"), "int64")
+        axes.append(
+            (tirx.IterVar(tvm.ir.Range(loops.const(0), extent), var, _THREAD_INDEX, name), extent)
+        )
+    body = item(*(axis.var for axis, _ in axes))
+    for axis, extent in reversed(axes):
+        body = AttrStmt(axis, "thread_extent", extent, body)
+    return body
+
+
+def spread(extent: loops.Extent, items: int, own: Expr, body: Callable[[Any], Stmt]) -> Stmt:
+    """``body`` of all of ``extent``, every ``items``-th for the item ``own``."""
+    rounds, over = loops.divide(extent, items)
+    parts: list[Stmt] = []
+    if loops.as_int(rounds) != 0:
+        parts.append(loops.serial(rounds, lambda i: body(i * items + own), "round"))
+    if loops.as_int(over) != 0:
+        parts.append(loops.branch(own < over, body(loops.times(rounds, items) + own)))
+    return loops.seq(*parts)
+
+
+def within(place: Any, extent: loops.Extent) -> Any:
+    """``place``, or the last that there is."""
+    return tirx.min(place, loops.const(extent - 1) if isinstance(extent, int) else extent - 1)

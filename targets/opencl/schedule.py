@@ -1,9 +1,10 @@
 """The default schedule of an OpenCL kernel: the first rule that applies and fits the device.
 
 0. ``scans``, ``recurrence``  running sums and products; LSTM, GRU and RNN: by our own rules
-1. ``matmul``, ``gemv``, ``reduction``, ``general-reduction``  dlight's, of TVM
-2. ``fallback``  dlight's: every element a work item, whatever the kernel does
-3. ``one item``  what has its order in loops of its own: one work item does it all
+1. ``matvec``, ``small products``  products of up to eight rows, and batches of small ones: ours
+2. ``matmul``, ``gemv``, ``reduction``, ``general-reduction``  dlight's, of TVM
+3. ``fallback``  dlight's: every element a work item, whatever the kernel does
+4. ``one item``  what has its order in loops of its own: one work item does it all
 
 A rule whose result takes more work items or local memory than the device has gives way to the
 next one, as one that does not apply.
@@ -14,8 +15,7 @@ from __future__ import annotations
 from tvm import tirx
 from tvm.s_tir import dlight
 
-from burnish.targets import matvec
-from burnish.targets.gpu import recurrence
+from burnish.targets.gpu import matvec, recurrence, small_products
 from burnish.targets.gpu.launch import Device
 from burnish.targets.opencl import scans
 from burnish.targets.opencl.limits import fits
@@ -35,8 +35,9 @@ def device_of(target: OpenclTarget) -> Device:
 
 RULES: dict[str, Rule[OpenclTarget]] = {
     "scans": scans.emit,
-    "matvec": matvec.emit,
     "recurrence": lambda func, target: recurrence.emit(func, device_of(target)),
+    "matvec": lambda func, target: matvec.emit(func, device_of(target)),
+    "small products": lambda func, target: small_products.emit(func, device_of(target)),
     "matmul": dlight_rule(dlight.gpu.Matmul()),
     "gemv": dlight_rule(dlight.gpu.GEMV()),
     "reduction": dlight_rule(dlight.gpu.Reduction()),

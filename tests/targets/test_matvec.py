@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
-import ml_dtypes
 import numpy as np
+import opencl_kernels
 import pytest
-import tvm
 import tvm_ffi
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from opencl_kernels import ANY, kernel, normal, source, x
 from tvm import te, tirx, topi
 
 from burnish.passes.dequantize import CodeLayout
@@ -22,65 +23,17 @@ from burnish.passes.lower_contractions import (
     matmul_of_codes,
 )
 from burnish.passes.qparams import pack_bits, symmetric_zero_point
-from burnish.targets import matvec
-from burnish.targets.cuda.target import parse_cuda
-from burnish.targets.opencl.limits import fits
-from burnish.targets.opencl.schedule import schedule
+from burnish.targets.cuda.schedule import DEVICE
+from burnish.targets.gpu import matvec
+from burnish.targets.opencl.schedule import device_of, schedule
 from burnish.targets.opencl.target import PRESETS
 from burnish.targets.rules import RULE
-from opencl_support import require_device
 
-ANY = PRESETS[""]
-CUDA = parse_cuda("cuda:sm_80")
-NUMPY = {"bfloat16": ml_dtypes.bfloat16}
-
-
-def x(*shape: Any, dtype: str = "float32", name: str = "x") -> te.Tensor:
-    return te.placeholder(shape, dtype, name=name)
-
-
-def normal(*shape: int, dtype: str = "float32") -> np.ndarray:
-    return np.random.default_rng(sum(shape)).normal(size=shape).astype(dtype)
-
-
-def kernel(tensors: Sequence[te.Tensor]) -> tirx.PrimFunc:
-    return te.create_prim_func(tensors).with_attr("global_symbol", "kernel")
-
-
-def run(
-    laid: tirx.PrimFunc, arrays: Sequence[np.ndarray], shape: tuple[int, ...], dtype: Any
-) -> np.ndarray:
-    """What the kernel as laid out gives on the first OpenCL device."""
-    require_device()
-    with ANY.tvm():
-        built = tvm.tirx.build(tvm.IRModule({"kernel": laid}), ANY.tvm(), pipeline="s_tir")
-    device = tvm.opencl(0)
-    filling = np.full(shape, 77, dtype)
-    out = tvm.runtime.tensor(filling, device)
-    built["kernel"](*[tvm.runtime.tensor(array, device) for array in arrays], out)
-    return out.numpy()
-
-
-def check(
-    tensors: Sequence[te.Tensor],
-    arrays: Sequence[np.ndarray],
-    want: np.ndarray,
-    bound: float = 1e-5,
-) -> None:
-    """The rule is taken, keeps the limits, and is right."""
-    func = kernel(tensors)
-    laid = schedule(func, ANY)
-    assert laid.attrs[RULE] == "matvec"
-    assert fits(laid, ANY)
-    dtype = NUMPY.get(str(tensors[-1].dtype), str(tensors[-1].dtype))
-    got = run(laid, arrays, want.shape, dtype)
-    scale = max(1.0, float(np.abs(want).max(initial=0)))
-    np.testing.assert_allclose(got.astype("float64"), want, rtol=0, atol=bound * scale)
+check = partial(opencl_kernels.check, rule="matvec")
 
 
 def check_product(m: int, n: int, k: int, turned: bool, dtype: str = "float32") -> None:
-    kind = NUMPY.get(dtype, dtype)
-    a, b = normal(m, k, dtype=kind), normal(*((n, k) if turned else (k, n)), dtype=kind)
+    a, b = normal(m, k, dtype=dtype), normal(*((n, k) if turned else (k, n)), dtype=dtype)
     bias = normal(n)
     one, two, three = x(m, k, dtype=dtype), x(*b.shape, dtype=dtype, name="w"), x(n, name="b")
     y = matmul(False, turned, "float32")(one, two)
@@ -215,12 +168,12 @@ def test_integers_are_summed_exactly():
 def test_the_kernel_of_cuda_is_the_same():
     given, w = x(2, 256), x(64, 256, name="w")
     func = kernel([given, w, matmul(False, True, "float32")(given, w)])
-    found = [matvec.emit(func, target).body for target in (ANY, CUDA)]
+    found = [matvec.emit(func, device).body for device in (device_of(ANY), DEVICE)]
     assert tvm_ffi.structural_equal(*found, map_free_vars=True)
 
 
 def declined(tensors: Sequence[te.Tensor]) -> bool:
-    return matvec.emit(kernel(tensors), ANY) is None
+    return matvec.emit(kernel(tensors), device_of(ANY)) is None
 
 
 def test_what_is_another_kernel_is_left_to_other_rules():
@@ -248,9 +201,7 @@ def test_weights_are_read_as_vectors_and_sums_wait_at_barriers(target):
     func = kernel([given, w, matmul(False, True, "float32")(given, w)])
     laid = schedule(func, target)
     assert laid.attrs[RULE] == "matvec"
-    with target.tvm():
-        built = tvm.tirx.build(tvm.IRModule({"kernel": laid}), target.tvm(), pipeline="s_tir")
-    text = built.imports[0].inspect_source()
+    text = source(laid, target)
     assert "vload4(0, w_ptr" in text
     assert text.count("barrier(CLK_LOCAL_MEM_FENCE)") >= 5
     assert "sub_group" not in text

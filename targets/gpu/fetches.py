@@ -18,10 +18,10 @@ from tvm.ir import Expr, TensorLoad, Var
 from tvm.sym import Analyzer
 from tvm.tirx import Stmt
 
-from burnish.targets.contraction import flat_index
 from burnish.targets.cpu import loops
 from burnish.targets.cpu.stages import loads, same_indices
 from burnish.targets.divisors import without_negative_divisors
+from burnish.targets.gpu.contraction import flat_index
 
 VECTOR_BYTES = 16
 Bounds = Mapping[Var, tuple[Any, Any]]

@@ -16,39 +16,27 @@ What they take is the time of reading the weights once. Any device with work gro
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
-import tvm
 from tvm import tirx
 from tvm.ir import Expr, TensorLoad, Var
 from tvm.ir.prim import Cast
-from tvm.tirx import AttrStmt, Stmt
+from tvm.tirx import Stmt
 
-from burnish.targets.contraction import Contraction, read_contraction
 from burnish.targets.cpu import loops
-from burnish.targets.fetches import VECTOR_BYTES, Bounds, Operand, operand
+from burnish.targets.gpu.contraction import Contraction, read_contraction
+from burnish.targets.gpu.launch import Device, launch_grid, spread, within
+from burnish.targets.gpu.readings import Reading, best_reading
 
 ROWS = 8
-LANES = (32, 16, 8, 4, 2, 1)
 _LEAST_DEPTH = 8
 """Shorter sums are not worth a group of work items."""
 _ITEMS = 128
 """Of a work group."""
 _GROUPS = 400
 """Work groups that keep a large GPU busy."""
-_SUMS = 32
-"""Partial sums of a work item, at most."""
-_PIECE = 8
-"""Weights decoded at once."""
-
-
-class Device(Protocol):
-    """What the rule asks of a target."""
-
-    @property
-    def work_group(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -61,7 +49,7 @@ class Plan:
 
 
 def emit(
-    func: tirx.PrimFunc, target: Device, most: Callable[[str], int] = lambda _dtype: ROWS
+    func: tirx.PrimFunc, device: Device, most: Callable[[str], int] = lambda _dtype: ROWS
 ) -> tirx.PrimFunc | None:
     """The kernel of a product of few rows, or ``None`` for any other function.
 
@@ -74,10 +62,10 @@ def emit(
     for one in (product, product.turned()):
         count = loops.as_int(one.count("rows"))
         if count is not None and count <= most(_dtype(one)) and _worth(one):
-            reading = _best_reading(one, count)
+            reading = best_reading(one, count)
             if reading is None:
                 return None
-            plan = _plan(one, reading, count, target.work_group)
+            plan = _plan(one, reading, count, device.threads)
             return func.with_body(_Kernel(one, count, plan, reading).body())
     return None
 
@@ -95,98 +83,6 @@ def _worth(product: Contraction) -> bool:
     """Whether there are columns to share the rows, and enough to sum."""
     depth, columns = loops.as_int(product.count("depth")), loops.as_int(product.count("columns"))
     return columns != 1 and columns != 0 and (depth is None or depth >= _LEAST_DEPTH)
-
-
-@dataclass(frozen=True)
-class Reading:
-    """The weights in ``right``, read in ``lanes`` steps along ``axis``; ``left`` in ``piece``.
-
-    ``at`` has the variables that stand for a place: ``batch``, ``rows``, ``part`` (the pieces of
-    ``lanes``), and ``depth`` and ``columns``, of which that along ``axis`` counts ``lanes``.
-    ``tail`` is the same one by one.
-    """
-
-    axis: str
-    lanes: int
-    piece: int
-    left: Operand
-    right: Operand
-    at: dict[str, Var]
-    tail: Reading | None = None
-
-
-def _best_reading(product: Contraction, rows: int) -> Reading | None:
-    """The reading with the widest loads; ``None`` where neighbours do not read neighbours."""
-    found = []
-    for axis in ("depth", "columns"):
-        single = _reading(product, axis, 1)
-        if single is None or not _neighbours(product, axis):
-            continue
-        extent = loops.as_int(product.count(axis))
-        for lanes in LANES[:-1]:
-            if extent is None or lanes > extent:
-                continue
-            if axis == "columns" and (lanes > _SUMS // rows or extent % lanes):
-                continue
-            wide = _reading(product, axis, lanes)
-            if wide is not None and wide.right.bytes and wide.right.span <= VECTOR_BYTES:
-                over = axis == "depth" and extent % lanes
-                found.append(replace(wide, tail=single) if over else wide)
-                break
-        else:
-            found.append(single)
-    return max(found, key=lambda one: one.right.bytes, default=None)
-
-
-def _reading(product: Contraction, axis: str, lanes: int) -> Reading | None:
-    names = ("batch", "rows", "columns", "depth", "part")
-    at = {name: Var(name, "int64") for name in names}
-    lane, piece = Var("lane", "int64"), min(_PIECE, lanes)
-    bounds: Bounds = {
-        **{at[n]: (0, product.count(n)) for n in names[:2]},
-        **{at[n]: (0, _steps(product.count(n), lanes if n == axis else 1)) for n in names[2:4]},
-        at["part"]: (0, lanes // piece),
-    }
-
-    def value(side: Expr, step: Any) -> Expr:
-        for name in names[:4]:
-            place = at[name] * lanes + step if name == axis and lanes > 1 else at[name]
-            side = loops.substitute(side, product.at(name, place))
-        return side
-
-    if lanes == 1:
-        right = operand(value(product.right, 0), lane, 1, bounds)
-        left = operand(value(product.left, 0), lane, 1, bounds)
-    else:
-        right = operand(value(product.right, lane), lane, lanes, bounds)
-        left_step = at["part"] * piece + lane
-        left_lanes = piece if axis == "depth" else 1
-        left = operand(value(product.left, left_step), lane, left_lanes, bounds)
-    if left is None or right is None:
-        return None
-    return Reading(axis, lanes, piece, left, right, at)
-
-
-def _steps(extent: loops.Extent, lanes: int) -> loops.Extent:
-    known = loops.as_int(extent)
-    return max(1, known // lanes) if known is not None else extent
-
-
-def _neighbours(product: Contraction, axis: str) -> bool:
-    """Whether steps along ``axis`` read the weights side by side, on a word's edge or not."""
-    names = ("batch", "rows", "columns", "depth")
-    lane = Var("lane", "int64")
-    place = {name: Var(name, "int64") for name in names}
-    bounds: Bounds = {place[name]: (0, product.count(name)) for name in names}
-    for lanes in LANES[:-1]:
-        value = product.right
-        for name in names:
-            at = place[name] * lanes + lane if name == axis else place[name]
-            value = loops.substitute(value, product.at(name, at))
-        found = operand(value, lane, lanes, bounds, aligned=False)
-        if found is not None and any(fetch.count > 1 for fetch in found.fetches):
-            return True
-    return False
 
 
 def _plan(product: Contraction, reading: Reading, rows: int, items: int) -> Plan:
@@ -238,15 +134,15 @@ class _Kernel:
             sums, meet = self._buffers(count)
             first = block * width + down * plan.each
             # The last column stands in for those beyond the end, which are not stored.
-            places = [_within(first + r, columns) for r in range(plan.each)]
+            places = [within(first + r, columns) for r in range(plan.each)]
 
             def step(how: Reading, chunk: Any) -> Stmt:
                 return self._step(how, batch, [(chunk, column) for column in places], sums)
 
-            adds = [_spread(chunks, plan.across, across, lambda c: step(reading, c))]
+            adds = [spread(chunks, plan.across, across, lambda c: step(reading, c))]
             if reading.tail is not None:
                 tail, begin = reading.tail, loops.times(chunks, reading.lanes)
-                adds.append(_spread(over, plan.across, across, lambda c: step(tail, begin + c)))
+                adds.append(spread(over, plan.across, across, lambda c: step(tail, begin + c)))
             parts = [*map(loops.allocate, meet), loops.allocate(sums), self._start(sums)]
             parts.append(self._where_any(batch, loops.seq(*adds)))
             parts += self._meet(sums, meet, (down, across), 1)
@@ -271,12 +167,12 @@ class _Kernel:
         def item(batch: Any, block: Any, across: Any, down: Any) -> Stmt:
             sums, meet = self._buffers(count)
             own = block * plan.across + across
-            place = _within(own, vectors)
+            place = within(own, vectors)
 
             def step(k: Any) -> Stmt:
                 return self._step(reading, batch, [(k, place)], sums)
 
-            adds = _spread(self.product.count("depth"), plan.down, down, step)
+            adds = spread(self.product.count("depth"), plan.down, down, step)
             parts = [*map(loops.allocate, meet), loops.allocate(sums), self._start(sums)]
             parts.append(self._where_any(batch, adds))
             parts += self._meet(sums, meet, (down, across), 0)
@@ -397,34 +293,11 @@ class _Kernel:
             if known is None
             else -(-known // width)
         )
-        sizes = [loops.product([batches, blocks]), plan.across, plan.down]
-        names = ["blockIdx.x", "threadIdx.x", "threadIdx.y"]
-        axes = []
-        for name, size in zip(names, sizes, strict=True):
-            extent = loops.const(size) if isinstance(size, int) else size
-            var = tirx.Var(name.replace(".", "_"), "int64")
-            axes.append((tirx.IterVar(tvm.ir.Range(loops.const(0), extent), var, 1, name), extent))
-        place, across, down = (axis.var for axis, _ in axes)
-        batch, block = loops.split_two(place, blocks)
-        if loops.as_int(batches) == 1:
-            batch, block = loops.const(0), place
-        body = item(batch, block, across, down)
-        for axis, extent in reversed(axes):
-            body = AttrStmt(axis, "thread_extent", extent, body)
-        return body
 
+        def at(place: Any, across: Any, down: Any) -> Stmt:
+            batch, block = loops.split_two(place, blocks)
+            if loops.as_int(batches) == 1:
+                batch, block = loops.const(0), place
+            return item(batch, block, across, down)
 
-def _within(place: Any, extent: loops.Extent) -> Any:
-    """``place``, or the last that there is."""
-    return tirx.min(place, loops.const(extent - 1) if isinstance(extent, int) else extent - 1)
-
-
-def _spread(extent: loops.Extent, items: int, own: Any, body: Callable[[Any], Stmt]) -> Stmt:
-    """``body`` of all of ``extent``, every ``items``-th for each item."""
-    rounds, over = loops.divide(extent, items)
-    parts: list[Stmt] = []
-    if loops.as_int(rounds) != 0:
-        parts.append(loops.serial(rounds, lambda i: body(i * items + own), "round"))
-    if loops.as_int(over) != 0:
-        parts.append(loops.branch(own < over, body(loops.times(rounds, items) + own)))
-    return loops.seq(*parts)
+        return launch_grid(loops.product([batches, blocks]), plan.across, plan.down, at)
