@@ -132,10 +132,10 @@ def versions() -> dict[str, str]:
 
 
 @functools.cache
-def source_digest() -> str:
-    """sha256 of the files that Burnish compiles with, as installed."""
+def source_digest(packages: tuple[str, ...] = SOURCES) -> str:
+    """sha256 of the files that Burnish compiles with, as installed; of these subpackages alone."""
     digest = hashlib.sha256(burnish.__version__.encode())
-    for package in SOURCES:
+    for package in packages:
         root = Path(str(sys.modules[f"burnish.{package}"].__file__)).parent
         for file in sorted(root.rglob("*")):
             if file.suffix in (".py", ".c", ".cc", ".h"):

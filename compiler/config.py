@@ -22,6 +22,7 @@ T = TypeVar("T")
 
 PRECISIONS = tuple(STORED)
 OPT_LEVELS = (0, 1, 2, 3)
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kKmMgG]?)(i?)B?")
 QUANTIZE_CODE = re.compile(r"(?:int|w)([2-8])(?:g([1-9][0-9]*))?(-asym)?")
 QUANTIZE_CODES = "int2 to int8, int4g32 or w4g32 (groups of 32), int4g32-asym (asymmetric)"
 
@@ -94,7 +95,10 @@ class CompileConfig:
                     "cudnn", single operations, "tensorrt", or "auto" to measure
                     (:mod:`burnish.compiler.library_choice`).
     ``placement``   for a target of several devices, names, operators or globs on either to the
-                    device that computes them (:func:`burnish.passes.place.assign`).
+                    device that computes them (:func:`burnish.passes.place.assign`); "auto" in
+                    the place of a device, or of all, is the one that measured costs choose.
+    ``memory``      bytes that a placement by cost may use of a device, by name: a number, or
+                    text as "2 GB" or "512 MiB".
     ``resolved``    what an earlier compilation measured and chose, from the recipe in its artifact
                     (:mod:`burnish.compiler.resolved`): nothing is measured again.
 
@@ -116,6 +120,7 @@ class CompileConfig:
     cuda_graphs: bool = False
     libraries: tuple[str, ...] = ()
     placement: Mapping[str, str] = field(default_factory=dict)
+    memory: Mapping[str, int] = field(default_factory=dict)
     resolved: Resolved | None = None
 
     def __post_init__(self) -> None:
@@ -126,6 +131,7 @@ class CompileConfig:
         given(self, "passes", _as_passes(self.passes))
         given(self, "libraries", as_libraries(self.libraries))
         given(self, "placement", as_placement(self.placement))
+        given(self, "memory", as_memory(self.memory))
         given(self, "resolved", _as_resolved(self.resolved))
         if self.precision not in PRECISIONS:
             raise ConfigError(
@@ -219,13 +225,35 @@ class CompileConfig:
 
 
 def as_placement(value: Any) -> Mapping[str, str]:
-    """Names to devices, in the order given."""
+    """Names to devices, in the order given; ``"auto"`` for all -> ``{"*": "auto"}``."""
+    if value == "auto":
+        return {"*": "auto"}
     said = isinstance(value, Mapping) and all(
         isinstance(one, str) for one in (*value, *value.values())
     )
     if not said:
         raise ConfigError(f"placement must map names to devices, got {value!r:.80}")
     return dict(value)
+
+
+def as_memory(value: Any) -> Mapping[str, int]:
+    """Device names to bytes."""
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"memory must map devices to bytes, got {value!r:.80}")
+    return {str(name): _size(name, size) for name, size in value.items()}
+
+
+def _size(name: str, value: Any) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return value
+    match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
+        raise ConfigError(
+            f"memory of {name!r} must be bytes, or text as '2 GB' or '512 MiB', got {value!r:.80}"
+        )
+    number, unit, binary = match.groups()
+    power = " kmg".index(unit.lower()) if unit else 0
+    return int(float(number) * (1024 if binary else 1000) ** power)
 
 
 def as_prune(value: Any) -> PruneConfig | None:

@@ -22,6 +22,7 @@ from burnish.compiler.libraries import AUTO, check_libraries
 from burnish.compiler.optimizer import lowered, run_passes
 from burnish.compiler.pipeline import graph_phases
 from burnish.compiler.placed import check_placement
+from burnish.compiler.placement.by_cost import by_cost
 from burnish.compiler.precision import check_precision, in_precision
 from burnish.compiler.resolved import check_resolved, resolve
 from burnish.compiler.stages import Imported, Optimized, Source, Tuned, ir_text
@@ -170,8 +171,11 @@ def optimize(
     cpu = target_for(target, settings)
     check_resolved(settings, imported.source.hash)
     start = time.perf_counter()
+    placed = by_cost(cpu, settings)
     with Gate(imported, cpu, settings) as gate:
-        graph, mod, rows = run_passes(imported, cpu, settings, gate)
+        graph, mod, rows = run_passes(imported, cpu, settings, gate, placed)
+    if placed is not None:
+        settings, rows = placed.config, placed.told(rows)
     if AUTO in settings.libraries and isinstance(cpu, CudaTarget):
         from burnish.compiler.library_choice import settled
 

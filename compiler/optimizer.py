@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import tvm
@@ -20,16 +21,22 @@ from burnish.passes.prune import prune_report
 from burnish.targets.choose import Target
 
 LOWERING = ("lower", "fuse")
+Decide = Callable[[tvm.IRModule], CompileConfig]
 
 
 def run_passes(
-    imported: Imported, target: Target, config: CompileConfig, gate: Gate
+    imported: Imported,
+    target: Target,
+    config: CompileConfig,
+    gate: Gate,
+    decide: Decide | None = None,
 ) -> tuple[tvm.IRModule, tvm.IRModule, list[Row]]:
     """The graph before lowering, the fused kernels, and the rows of the report.
 
     Passes of the weight phases and the user's own are judged by ``gate``, which may undo them.
+    ``decide`` looks at the graph before it is cut, and gives a configuration that says how.
     """
-    graph, rows = graph_passes(imported, target, config, gate)
+    graph, rows = graph_passes(imported, target, config, gate, decide)
     mod = graph
     for phase in pipeline.graph_phases(target, config):
         if phase.name in LOWERING:
@@ -39,7 +46,11 @@ def run_passes(
 
 
 def graph_passes(
-    imported: Imported, target: Target, config: CompileConfig, gate: Gate
+    imported: Imported,
+    target: Target,
+    config: CompileConfig,
+    gate: Gate,
+    decide: Decide | None = None,
 ) -> tuple[tvm.IRModule, list[Row]]:
     """The graph before lowering, and the rows of its passes; as :func:`run_passes`."""
     graph = imported.mod
@@ -50,6 +61,9 @@ def graph_passes(
     for phase in phases:
         if phase.name in LOWERING:
             continue
+        if phase.name == "partition" and decide is not None:
+            phases = pipeline.graph_phases(target, decide(graph))
+            phase = next(one for one in phases if one.name == "partition")
         own = config.extra_passes(phase.name)
         standard = phase.passes[: len(phase.passes) - len(own)]
         before = graph

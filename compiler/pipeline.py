@@ -31,6 +31,7 @@ from burnish.passes.outline_branches import OutlineBranches
 from burnish.passes.pack_weights import PackWeights
 from burnish.passes.part_casts import PartCasts
 from burnish.passes.partition_graph import PartitionGraph
+from burnish.passes.place import pinned
 from burnish.passes.prune import PruneWeights
 from burnish.passes.quantize import QuantizeWeights
 from burnish.passes.region_modules import LowerRegions
@@ -98,7 +99,7 @@ def _narrow(target: Target, precision: str) -> tuple[Pass, ...]:
 
 def _partition(target: Target, config: CompileConfig) -> tuple[Pass, ...]:
     if isinstance(target, HeteroTarget):
-        return (PartitionGraph(target, supports(target), config.placement),)
+        return (PartitionGraph(target, supports(target), pinned(config.placement)),)
     if TENSORRT not in config.libraries:
         return ()
     # ONNX, in which regions are written, is an extra.

@@ -77,7 +77,7 @@ def text(config: CompileConfig, *, drop_unnamed: bool, notes: bool = True) -> st
         value = getattr(config, item.name)
         if item.name == "passes":
             value = _pass_tables(value, dropped)
-        elif item.name == "placement":
+        elif item.name in ("placement", "memory"):
             value = dict(value) or None
         elif item.name == "resolved":
             value = None if value is None else value.to_dict()

@@ -14,6 +14,9 @@ from burnish.passes.graph import op_name
 from burnish.passes.params import weight_vars
 from burnish.passes.support import ON_HOST, Support
 
+AUTO = "auto"
+"""In the place of a device: the one that measured costs choose."""
+
 
 @dataclass(frozen=True)
 class Node:
@@ -109,7 +112,7 @@ def assign(
     refused: list[str] = []
     nowhere: list[str] = []
     for node in found:
-        pattern = _pattern(node, placement)
+        pattern = chosen_by(node, placement)
         if pattern is not None:
             device = placement[pattern]
             why = devices[device].why_not(node.value)
@@ -140,7 +143,13 @@ def assign(
     return assigned
 
 
-def _pattern(node: Node, placement: Mapping[str, str]) -> str | None:
+def pinned(placement: Mapping[str, str]) -> dict[str, str]:
+    """What of ``placement`` names a device."""
+    return {name: device for name, device in placement.items() if device != AUTO}
+
+
+def chosen_by(node: Node, placement: Mapping[str, str]) -> str | None:
+    """The name, operator or glob of ``placement`` that decides for a node."""
     kinds = (node.operator, node.operator.removeprefix("relax."), node.operator.rpartition(".")[2])
     for exact in (node.name, *kinds):
         if exact in placement:
@@ -162,7 +171,7 @@ def _check(
                 f"placement of {pattern!r}: no device {device!r} in the target{hint}; its devices "
                 f"are {', '.join(devices)}"
             )
-        if not any(_pattern(node, {pattern: device}) for node in found):
+        if not any(chosen_by(node, {pattern: device}) for node in found):
             names = list(dict.fromkeys(n for one in found for n in (one.name, one.operator)))
             near = difflib.get_close_matches(pattern, names, n=3) or names[:6]
             raise ValueError(

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,11 @@ class TimingCache:
 
     def put(self, key: str, timing: Timing, **parts: Any) -> None:
         """Keep a timing, with its parts in readable form; what others wrote since is kept too."""
-        self.entries = {**self._read(), **self.entries, key: {**parts, "timing": timing.to_dict()}}
+        self.put_all({key: {**parts, "timing": timing.to_dict()}})
+
+    def put_all(self, entries: Mapping[str, Any]) -> None:
+        """Keep several at once, each with its parts and its ``timing`` as a dict."""
+        self.entries = {**self._read(), **self.entries, **entries}
         if self.path is None:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,274 @@
+"""Operators of a model, their times kept and estimated, and the placement that follows."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import burnish
+from burnish.compiler import driver
+from burnish.compiler.errors import ConfigError
+from burnish.compiler.optimizer import lowered
+from burnish.compiler.pipeline import graph_phases
+from burnish.compiler.placement.costs import CostModel, OperatorTime
+from burnish.compiler.placement.groups import group_key, group_module, groups_of
+from burnish.compiler.placement.latency import predict_latency
+from burnish.compiler.placement.links import SIZES, fitted
+from burnish.compiler.placement.model_problem import model_problem
+from burnish.compiler.placement.nearby import estimated
+from burnish.compiler.placement.operators import operators_of
+from burnish.compiler.placement.problem import Link
+from burnish.targets.choose import choose_target
+from burnish.targets.hetero import HeteroTarget
+
+
+class Twice(torch.nn.Module):
+    """Two equal layers and one of its own, a residual, a convolution before them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.image = torch.nn.Conv2d(3, 8, 3, padding=1)
+        self.same = torch.nn.ModuleList(torch.nn.Linear(32, 32) for _ in range(2))
+        self.last = torch.nn.Linear(32, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.relu(self.image(x)).mean((2,))
+        y = y.reshape(1, 8, 4, 8).reshape(1, 8, 32)
+        for layer in self.same:
+            y = y + torch.relu(layer(y))
+        return self.last(y)
+
+
+@pytest.fixture(scope="module")
+def optimized() -> Any:
+    torch.manual_seed(0)
+    return driver.optimize(driver.import_model(Twice().eval(), (torch.randn(1, 3, 8, 32),)), "cpu")
+
+
+def test_equal_kernels_are_one_operator_and_weights_are_told(optimized):
+    found = operators_of(optimized.mod)
+    twice = [op for op, count in found.calls if count == 2]
+    assert len(twice) == 1
+    assert "relu" in twice[0].name
+    assert twice[0].weights == (1, 2)
+    bare = sum(4 * p.numel() for p in Twice().parameters())
+    assert bare <= found.weight_bytes < 1.3 * bare, "packed panels are padded"
+    assert found.others == ()
+
+
+def test_a_branch_counts_half_of_each_side():
+    class Branch(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.cond(x.sum() > 0, lambda y: y @ y, lambda y: y + 1, (x,))
+
+    mod = driver.optimize(driver.import_model(Branch(), (torch.ones(8, 8),)), "cpu").mod
+    found = operators_of(mod)
+    assert sorted(count for _, count in found.calls) == [0.5, 0.5, 1.0, 1.0]
+    assert sorted(side for _, side in found.uncertain) == [-0.5, 0.5]
+
+
+def test_open_sizes_are_refused():
+    net = torch.nn.Linear(4, 4)
+    opened = driver.import_model(net, (torch.ones(2, 4),), dynamic={"input": {0: "n"}})
+    with pytest.raises(ValueError, match="times are of known shapes"):
+        operators_of(driver.optimize(opened, "cpu").mod)
+
+
+def test_groups_lower_to_the_kernels_of_the_whole(optimized):
+    whole = {op.signature for op, _ in operators_of(optimized.mod).calls}
+    groups = groups_of(optimized.graph)
+    assert [g.operators[0] for g in groups].count("nn.conv2d") == 1
+    keys, alone = [], set()
+    for group in groups:
+        keys.append(group_key(group_module(optimized.graph, group)))
+        mod = group_module(optimized.graph, group, channels_last=True)
+        phases = graph_phases(optimized.target, optimized.config)
+        low = lowered(mod, optimized.target, phases)
+        alone |= {op.signature for op, _ in operators_of(low).calls}
+    assert len(set(keys)) == len(keys) - 1, "the two equal layers are one"
+    contractions = {
+        op.signature for op, _ in operators_of(optimized.mod).calls if op.record().flops
+    }
+    assert contractions <= alone
+    assert len(alone - whole) <= 1
+
+
+def test_groups_compute_what_the_model_does(optimized):
+    groups = groups_of(optimized.graph)
+    x = torch.randn(1, 3, 8, 32)
+    torch.manual_seed(0)
+    expected = Twice().eval()(x).detach().numpy()
+    values: dict[str, Any] = {"x": x.numpy()}
+    for group in groups:
+        mod = group_module(optimized.graph, group)
+        built = _built(mod, optimized)
+        out = built(*[values[str(v.name)] for v in group.inputs])
+        outs = out if isinstance(out, tuple) else (out,)
+        values.update(zip((str(v.name) for v in group.outputs), outs, strict=True))
+    np.testing.assert_allclose(outs[0], expected, rtol=1e-4, atol=1e-5)
+
+
+def _built(mod: Any, optimized: Any) -> Any:
+    import tvm
+    from tvm import relax
+
+    from burnish.passes.params import get_params, num_inputs
+
+    weights = list(get_params(mod).values())
+    mod = mod.without_attr("params") if "params" in (mod.attrs or {}) else mod
+    machine = relax.VirtualMachine(relax.build(mod, "llvm"), tvm.cpu())
+    count = num_inputs(mod)
+
+    def call(*given: np.ndarray) -> Any:
+        assert len(given) == count
+        tensors = [tvm.runtime.tensor(np.ascontiguousarray(v)) for v in given]
+        out = machine["main"](*tensors, *weights)
+        return out.numpy() if hasattr(out, "numpy") else tuple(o.numpy() for o in out)
+
+    return call
+
+
+def test_times_are_measured_once_and_estimated_for_what_is_like_them(optimized, tmp_path):
+    costs = CostModel(tmp_path)
+    calls = operators_of(optimized.mod).calls
+    operators = [op for op, _ in calls]
+    steps: list[int] = []
+    told = costs.measure(
+        operators, optimized.target, progress=lambda done, _total, _doing: steps.append(done)
+    )
+    assert told == len(operators) == steps[-1]
+    assert costs.measure(operators, optimized.target) == 0
+    assert CostModel(tmp_path).missing(operators, optimized.target) == []
+    for op in operators:
+        time = costs.known(op, optimized.target)
+        assert time is not None
+        assert 1e-8 < time.cache < 1
+        assert not time.estimated
+    product = next(op for op in operators if op.record().flops and "relu" in op.name)
+    other = dataclasses.replace(product, key=product.key + 1)
+    guess = costs.estimate(other, optimized.target)
+    assert guess is not None
+    assert guess.estimated
+    assert guess.memory == pytest.approx(costs.known(product, optimized.target).memory, rel=0.01)
+    wider = dataclasses.replace(optimized.target, threads=optimized.target.threads + 1)
+    assert costs.known(product, wider) is None
+
+
+def test_an_estimate_follows_size_and_knows_its_error():
+    def entry(scale: int, seconds: float, ring: str) -> dict[str, Any]:
+        work = {"operators": ["matmul"], "dtype": "float32", "flops": 1000 * scale}
+        work |= {"elementwise": 0, "transcendental": 0, "bytes": 100 * scale}
+        return {**work, "weights": ring, "timing": {"p50": 1e3 * seconds}}
+
+    known = [entry(s, 1e-6 * s, r) for s in (1, 10, 100) for r in ("memory", "cache")]
+    found = estimated(entry(30, 0, "memory"), known)
+    assert found.memory == pytest.approx(30e-6, rel=0.3)
+    assert found.estimated
+    off = [entry(s, 1e-6 * s * (1 + s % 3), r) for s in (1, 10, 101) for r in ("memory", "cache")]
+    assert estimated(entry(30, 0, "memory"), off).error > found.error
+    assert estimated({**entry(30, 0, "memory"), "operators": ["add"]}, known) is None
+
+
+def test_seconds_go_from_the_cache_to_memory_with_what_is_held():
+    time = OperatorTime(memory=3.0, cache=1.0, error=0.0)
+    assert time.seconds(0, 100) == time.seconds(50, 100) == 1.0
+    assert time.seconds(75, 100) == 2.0
+    assert time.seconds(100, 100) == time.seconds(10, 0) == 3.0
+
+
+def test_a_link_is_fitted_to_its_copies():
+    latency, rate = fitted([2e-6 + size / 5e9 for size in SIZES])
+    assert latency == pytest.approx(2e-6, rel=0.01)
+    assert rate == pytest.approx(5e9, rel=0.01)
+
+
+class Given(CostModel):
+    """Times by a rule: cheap on ``cpu``, half of it elsewhere for products."""
+
+    def measure(self, operators: Any, target: Any, **_: Any) -> int:
+        return 0
+
+    def times(self, operators: Any, target: Any) -> Any:
+        rate = {"cpu": 1.0, "opencl": 0.5}[target.kind]
+        made = {
+            op.signature: OperatorTime(
+                *(2 * [1e-3 * (rate if op.record().flops else 2 - rate)]), error=0.1
+            )
+            for op in operators
+        }
+        return made, []
+
+
+def _links(target: HeteroTarget) -> tuple[Link, ...]:
+    first, second = (place.name for place in target.places)
+    return (Link(first, second, 1e-5, 1e10), Link(second, first, 1e-5, 1e10))
+
+
+def test_the_problem_of_a_model(optimized, tmp_path):
+    target = choose_target("hetero:cpu,opencl:0")
+    config = burnish.CompileConfig(placement={"nn.conv2d": "cpu"}, memory={"cpu": "1 KiB"})
+    made = model_problem(optimized.graph, target, config, Given(tmp_path), links=_links)
+    problem = made.problem
+    assert [d.memory_bytes for d in problem.devices] == [1024, None]
+    assert problem.host == "cpu"
+    conv = next(node for node in problem.nodes if "conv2d" in node.operator)
+    assert problem.pins == {conv.name: "cpu"}
+    linear = next(node for node in problem.nodes if "matmul" in node.operator)
+    assert linear.seconds["opencl:0"] < linear.seconds["cpu"]
+    assert sum(linear.weights.values()) == 4 * (32 * 32 + 32)
+    assert made.errors[linear.name, "cpu"] == pytest.approx(0.1, rel=0.5)
+    assert set(made.bindings(dict.fromkeys(made.members, "cpu")).values()) == {"cpu"}
+    assert problem.outputs[0].bytes == 4 * 8 * 5
+    assert problem.inputs[0].targets == (conv.name,)
+
+
+def test_memory_that_one_device_has_not_makes_a_cut_that_runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("BURNISH_CACHE", str(tmp_path))
+    torch.manual_seed(0)
+    net, x = Twice().eval(), torch.randn(1, 3, 8, 32)
+    limits = {"cpu": "12 kB", "cpu:1": "12 kB"}
+    compiled = burnish.compile(
+        net, (x,), target="hetero:cpu,cpu:1", placement="auto", memory=limits, do_no_harm=False
+    )
+    assert set(compiled.config.placement.values()) == {"cpu", "cpu:1"}
+    np.testing.assert_allclose(compiled(x), net(x).detach(), rtol=1e-4, atol=1e-5)
+    row = next(row for row in compiled.report.rows if row.name == "PartitionGraph")
+    said = row.details["placement"]
+    assert max(said["memory_bytes"].values()) <= 12_000
+    assert {one["algorithm"] for one in said["candidates"]} >= {"all on cpu", "ilp", "greedy"}
+    recipe = tmp_path / "again.toml"
+    Path(recipe).write_text(compiled.recipe)
+    again = burnish.compile(
+        net, (x,), target="hetero:cpu,cpu:1", config=burnish.CompileConfig.from_toml(recipe)
+    )
+    assert again.config.placement == compiled.config.placement
+    with pytest.raises(burnish.BurnishError, match="over"):
+        burnish.compile(
+            net, (x,), target="hetero:cpu,cpu:1", placement="auto", memory={"cpu": 1, "cpu:1": 1}
+        )
+
+
+def test_predicted_latency_is_the_sum_of_its_parts(optimized, tmp_path, monkeypatch):
+    monkeypatch.setattr("burnish.compiler.placement.latency.call_seconds", lambda *_: 1e-6)
+    found = predict_latency(optimized, Given(tmp_path))
+    calls = sum(count for _, count in operators_of(optimized.mod).calls)
+    assert found.seconds == pytest.approx(1e-3 * calls + 1e-6)
+    assert found.error == pytest.approx(
+        1e-4 * np.sqrt(sum(c**2 for _, c in operators_of(optimized.mod).calls))
+    )
+
+
+@pytest.mark.parametrize("memory", [{"cpu": "much"}, {"cpu": -1}, {"cpu": True}, "2 GB"])
+def test_memory_that_is_no_size_is_refused(memory):
+    with pytest.raises(ConfigError, match="memory"):
+        burnish.CompileConfig(memory=memory)
+
+
+def test_sizes_are_read():
+    found = burnish.CompileConfig(memory={"a": "2 GB", "b": "1.5MiB", "c": 7, "d": "10 kB"}).memory
+    assert found == {"a": 2_000_000_000, "b": 1_572_864, "c": 7, "d": 10_000}
