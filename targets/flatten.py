@@ -14,6 +14,7 @@ from typing import Any
 import tvm
 import tvm_ffi
 from tvm import tirx
+from tvm.ir import TensorLoad
 from tvm.tirx import FloorDiv, FloorMod, For, IntImm, Var
 
 from burnish.targets.divisors import terms
@@ -65,7 +66,7 @@ def _put_aside(body: tirx.Stmt, aside: dict[Var, tirx.PrimExpr]) -> tirx.Stmt:
         return all(factor > 0 and term in loops for factor, term in parts)
 
     def replaced(node: FloorMod | FloorDiv) -> Any:
-        if isinstance(node.b, IntImm) and plain(node.a):
+        if (isinstance(node.b, IntImm) and plain(node.a)) or _loads(node):
             return node
         var = Var(f"aside_{len(aside)}", str(node.ty.dtype))
         aside[var] = node
@@ -73,6 +74,13 @@ def _put_aside(body: tirx.Stmt, aside: dict[Var, tirx.PrimExpr]) -> tirx.Stmt:
 
     rules = [(FloorMod, replaced), (FloorDiv, replaced)]
     return tvm_ffi.structural_map(body, rules, order="post")
+
+
+def _loads(expr: Any) -> bool:
+    """Whether it reads a buffer, which has to be made flat too."""
+    found: list[Any] = []
+    tvm_ffi.structural_walk(expr, [(TensorLoad, found.append)], order="post")
+    return bool(found)
 
 
 def _put_back(body: tirx.Stmt, aside: dict[Var, tirx.PrimExpr]) -> tirx.Stmt:
