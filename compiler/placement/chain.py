@@ -9,8 +9,8 @@ memory both (label setting for constrained shortest paths, Desrochers and Soumis
 
 What is exact, for the sum of times (``overlap=False``):
 
-1. Without memory limits: any graph, until more than ``most`` states are open; then the fastest are
-   kept, and the answer is no longer called exact.
+1. Without memory limits: any graph, until more than ``most`` states are open; then the fastest few
+   are kept, and the answer is no longer called exact.
 2. With limits: chains always; other graphs where the answer meets the limits. The search counts a
    copy from the position before its first use, which on a chain is where it is made, and elsewhere
    may be too late; where the answer is over a limit for that, it is refused (use ilp).
@@ -31,7 +31,7 @@ from burnish.compiler.placement.predict import Placement, placed
 from burnish.compiler.placement.problem import Problem
 from burnish.compiler.placement.tables import Tables
 
-MOST = 500
+MOST, BEAM = 1000, 100
 
 
 class Label(NamedTuple):
@@ -66,6 +66,8 @@ def is_chain(problem: Problem) -> bool:
 def place(problem: Problem, *, overlap: bool = False, most: int = MOST) -> Placement:
     """The least sum of times, exact as the module says; ``most`` bounds the states of a position.
 
+    Once more are open, it goes on as a beam search with up to ``BEAM`` states.
+
     Raises :class:`PlacementError` where no placement, or none that was kept, meets the limits.
     """
     tables = Tables.of(problem)
@@ -78,8 +80,10 @@ def place(problem: Problem, *, overlap: bool = False, most: int = MOST) -> Place
             for device in search.choices(position, state):
                 for after, label in search.extend(position, state, labels, device):
                     following.setdefault(after, []).append(label)
-        states, cut = _fewest({s: _undominated(labels) for s, labels in following.items()}, most)
-        whole = whole and not cut
+        states = {s: _undominated(labels) for s, labels in following.items()}
+        whole = whole and sum(map(len, states.values())) <= most
+        if not whole:
+            states = _fewest(states, min(most, BEAM))
         if not states:
             node = problem.nodes[position]
             proof = "no placement meets" if whole else "no placement that was kept meets"
@@ -98,7 +102,7 @@ def place(problem: Problem, *, overlap: bool = False, most: int = MOST) -> Place
         tables.assignment(np.array(row, np.int64)),
         overlap=overlap,
         exact=whole and (not overlap or is_chain(problem)),
-        note="" if whole else f"only the fastest {most} states were kept",
+        note="" if whole else f"only the fastest {min(most, BEAM)} states were kept",
     )
 
 
@@ -115,16 +119,13 @@ def _undominated(labels: list[Label]) -> list[Label]:
     return [labels[at] for at in kept]
 
 
-def _fewest(states: dict[State, list[Label]], most: int) -> tuple[dict[State, list[Label]], bool]:
-    count = sum(map(len, states.values()))
-    if count <= most:
-        return states, False
+def _fewest(states: dict[State, list[Label]], most: int) -> dict[State, list[Label]]:
     every = [(label, state) for state, labels in states.items() for label in labels]
     every.sort(key=lambda pair: pair[0].seconds)
     kept: dict[State, list[Label]] = {}
     for label, state in every[:most]:
         kept.setdefault(state, []).append(label)
-    return kept, True
+    return kept
 
 
 @dataclass(frozen=True)

@@ -4,19 +4,24 @@ Variables: which device each unit is on (whole numbers); for each value where it
 from where it comes (these follow). Serially the objective is the sum of times; the relaxation is
 that of the minimum cut for two devices, so it is mostly solved at the root. With overlap the order
 on every device and link is that of the problem, so the latency needs no ordering variables: clocks
-of devices and links, held to their events by large constants (the time of the best placement that
-is known). Memory is linear as :mod:`.predict` counts it, one row for each position.
+of devices and links, held to their events by large constants: the time of a placement that is
+known, which is the least sum of times improved unit by unit (:mod:`.improve`). Memory is linear as
+:mod:`.predict` counts it, one row for each position.
 """
 
 from __future__ import annotations
 
 import time
+from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
 
 from burnish.compiler.placement import greedy
+from burnish.compiler.placement.chain import is_chain
 from burnish.compiler.placement.clocks import add_clocks
 from burnish.compiler.placement.errors import MemoryLimitError, PlacementError
+from burnish.compiler.placement.improve import improved
 from burnish.compiler.placement.linear import FINISHED, IMPOSSIBLE, Program, Solution
 from burnish.compiler.placement.predict import Placement, placed, predict
 from burnish.compiler.placement.problem import Problem
@@ -38,21 +43,24 @@ def place(
     """
     end = time.monotonic() + time_limit_s
     tables = Tables.of(problem)
-    known = _known(tables, overlap)
+    clocks = overlap and not is_chain(problem)  # on a chain nothing can overlap
+    start = _start(tables, overlap, end)
+    known = _known(tables, start, overlap)
     margin = np.zeros(len(tables.devices))
     for _ in range(4):
-        model = Model.of(tables, known, overlap, tables.limits - margin)
-        left = max(0.1, end - time.monotonic())
-        solution = model.program.solve(left)
+        model = Model.of(tables, known, clocks, tables.limits - margin)
+        solution = model.program.solve(max(0.1, end - time.monotonic()))
         if solution.x is None:
             break
         row = model.row(solution)
         excess = predict(problem, tables.assignment(row), overlap=overlap).excess
         if not excess:
-            return _answer(tables, row, solution, model, overlap, whole=not margin.any())
+            return _answer(tables, row, start, solution, model, overlap, whole=not margin.any())
         # The solver lets a variable be off a whole number by 1e-6: a few bytes.
         for device, over in excess.items():
             margin[tables.devices.index(device)] += over + 1
+    if start is not None:
+        return _answer(tables, start, None, solution, model, overlap, whole=False)
     if solution.status == IMPOSSIBLE and not margin.any():
         raise smallest_excess(problem, time_limit_s=time_limit_s)
     raise PlacementError(
@@ -89,36 +97,87 @@ def smallest_excess(problem: Problem, *, time_limit_s: float = TIME_LIMIT_S) -> 
     return MemoryLimitError(text, over, proven=proven)
 
 
-def _known(tables: Tables, overlap: bool) -> float:
-    """A latency that some placement has: greedy's, a single device's, or every node's slowest."""
-    problem, found = tables.problem, []
-    try:
-        found.append(greedy.place(problem, overlap=overlap).seconds)
-    except PlacementError:
-        finite = np.where(np.isfinite(tables.seconds), tables.seconds, 0)
-        found.append(finite.max(1).sum() + tables.moves.max((1, 2)).sum() * len(tables.devices))
+def _start(tables: Tables, overlap: bool, end: float) -> Ints | None:
+    """A placement to start from, where one is found: greedy's, one device's, or, with overlap,
+    the least sum of times, moved unit by unit while that makes it better."""
+    problem, rows = tables.problem, []
+    with suppress(PlacementError):
+        rows.append(tables.row(greedy.place(problem, overlap=overlap).assignment))
     for device in range(len(tables.devices)):
         if all(device in allowed for allowed in tables.allowed):
-            row = np.full((1, len(tables.units)), device)
-            seconds, excess = tables.evaluate(row, overlap=overlap)
-            if not excess[0]:
-                found.append(float(seconds[0]))
-    return max(min(found) * 1.0001, 1e-12)  # room for the solver's tolerance
+            rows.append(np.full(len(tables.units), device))
+    left = end - time.monotonic()
+    if overlap:
+        finite = np.where(np.isfinite(tables.seconds), tables.seconds, 0.0)
+        model = Model.of(tables, max(float(finite.sum()), 1e-12), False, tables.limits)
+        solution = model.program.solve(max(0.1, left / 4))
+        if solution.x is not None:
+            rows.append(model.row(solution))
+    if not rows:
+        return None
+    table = np.array(rows, np.int64)
+    seconds, excess = tables.evaluate(table, overlap=overlap)
+    seconds = np.where(excess > 0, np.inf, seconds)
+    best = int(seconds.argmin())
+    if not np.isfinite(seconds[best]):
+        return None
+    if not overlap:
+        return table[best]
+    return improved(tables, table[best], overlap=True, until=time.monotonic() + left / 4)
+
+
+def _known(tables: Tables, start: Ints | None, overlap: bool) -> float:
+    """A latency that can be reached: that of ``start``, or every node's and move's slowest."""
+    if start is not None:
+        found = float(tables.evaluate(start[None], overlap=overlap)[0][0])
+    else:
+        finite = np.where(np.isfinite(tables.seconds), tables.seconds, 0.0)
+        moves = tables.moves.max((1, 2)).sum() if len(tables.moves) else 0.0
+        found = float(finite.max(1).sum() + moves * len(tables.devices))
+    return max(found * 1.0001, 1e-12)  # room for the solver's tolerance
+
+
+def _least(tables: Tables, overlap: bool) -> float:
+    """No placement is faster: every node on its fastest device, moves for free."""
+    fastest = [
+        min(tables.seconds[node, list(tables.allowed[unit])])
+        for node, unit in enumerate(tables.unit_of)
+    ]
+    if not overlap:
+        return float(sum(fastest))
+    done = [0.0] * len(fastest)
+    for value in tables.problem.values:  # in the order of their sources
+        if value.source is not None:
+            end = done[value.source] + fastest[value.source]
+            for target in value.targets:
+                done[target] = max(done[target], end)
+    return float(max(map(sum, zip(done, fastest, strict=True))))
 
 
 def _answer(
-    tables: Tables, row: Ints, solution: Solution, model: Model, overlap: bool, whole: bool
+    tables: Tables,
+    row: Ints,
+    start: Ints | None,
+    solution: Solution,
+    model: Model,
+    overlap: bool,
+    whole: bool,
 ) -> Placement:
+    if start is not None:
+        rows = np.array([row, start], np.int64)
+        row = rows[int(tables.evaluate(rows, overlap=overlap)[0].argmin())]
     exact = solution.status == FINISHED and whole
-    bound = None if solution.bound is None else max(0.0, solution.bound) * model.unit
+    bound = max((solution.bound or 0.0) * model.unit, _least(tables, overlap))
     answer = placed(
         tables.problem, "ilp", tables.assignment(row), overlap=overlap, exact=exact, bound=bound
     )
-    if exact or bound is None:
+    if exact:
         return answer
-    gap = 1 - bound / answer.seconds if answer.seconds else 0.0
-    note = f"stopped with a gap of {gap:.1%}" if whole else "limits tightened by some bytes"
-    return Placement("ilp", answer.assignment, answer.prediction, False, bound, note)
+    note = "limits tightened by some bytes"
+    if solution.status != FINISHED:
+        gap = 1 - bound / answer.seconds if answer.seconds else 0.0
+        note = f"stopped with a gap of {gap:.1%}"
+    return replace(answer, note=note)
 
 
 class Model:

@@ -11,7 +11,8 @@ Memory of a device: weights and state of its nodes (a shared weight once), and t
 the positions of the order of the results and copies held there and the work space of the node at
 that position. A result is held from its node to its last use on any device, and so is a copy; an
 input at the host through the whole call. So memory does not depend on times, and is linear in
-what an optimizer decides.
+what an optimizer decides. While devices take turns it is never too little; with overlap, a device
+that is ahead of others may hold results that the order would have it make later.
 """
 
 from __future__ import annotations

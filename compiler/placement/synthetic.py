@@ -22,13 +22,15 @@ def synthetic(
     memory: float | None = None,
     unsupported: float = 0.1,
     groups: bool = False,
+    results: bool = False,
 ) -> Problem:
     """A problem drawn from ``seed``: the same one each time.
 
     Times are 0.1 to 3 ms and differ between devices up to tenfold; values have 1 kB to 4 MB, links
     1 to 10 GB/s. ``unsupported`` is the share of (node, device) pairs that cannot run; the host
     runs all. With ``memory``, every device but one has that share of what the whole problem would
-    take on it: 0.6 forces a cut where two devices must share.
+    take on it: 0.6 forces a cut where two devices must share. ``results`` gives nodes two results
+    each, and state that stays between calls.
     """
     draw = random.Random(f"{seed} {nodes} {devices} {shape}")
     names = ["cpu", *(f"dev:{at}" for at in range(devices - 1))]
@@ -82,7 +84,34 @@ def synthetic(
         together=tuple(together),
         pins=pins,
     )
+    if results:
+        problem = _with_results(problem, draw)
     return problem if memory is None else _limited(problem, memory, draw)
+
+
+def _with_results(problem: Problem, draw: random.Random) -> Problem:
+    """Edges and outputs carry one of two results of their source; nodes hold state."""
+    sizes = {
+        node.name: {"": node.output_bytes // 3, "b": node.output_bytes // 2}
+        for node in problem.nodes
+    }
+    edges = []
+    for edge in problem.edges:
+        value = draw.choice(("", "b"))
+        edges.append(Edge(edge.source, edge.target, sizes[edge.source][value], value))
+        if draw.random() < 0.3:
+            other = "" if value else "b"
+            edges.append(Edge(edge.source, edge.target, sizes[edge.source][other], other))
+    outputs = [
+        Output(output.source, count, value)
+        for output in problem.outputs
+        for value, count in sizes[output.source].items()
+    ]
+    early = problem.nodes[0].name  # a result that is both used and returned
+    outputs.append(Output(early, sizes[early][""]))
+    nodes = [replace(node, state_bytes=draw.randrange(2_000_000)) for node in problem.nodes]
+    kept = list(dict.fromkeys(outputs))
+    return replace(problem, nodes=tuple(nodes), edges=tuple(edges), outputs=tuple(kept))
 
 
 def _pairs(draw: random.Random, made: Sequence[Node], shape: Shape) -> list[tuple[int, int]]:

@@ -31,7 +31,8 @@ NEAR = 1e-6
 
 
 def drawn(seed: int) -> Problem:
-    """One of 24 kinds of problem: shape, two or three devices, memory limits, groups and pins."""
+    """One of 120 kinds of problem: shape, two or three devices, memory limits, groups and pins,
+    several results of a node."""
     return synthetic(
         seed,
         nodes=5 + seed % 4,
@@ -39,6 +40,7 @@ def drawn(seed: int) -> Problem:
         shape=SHAPES[seed // 2 % 3],
         memory=0.7 if seed // 6 % 2 else None,
         groups=seed // 12 % 2 == 1,
+        results=seed % 5 == 0,
     )
 
 
