@@ -88,7 +88,7 @@ def _form(block: s_tir.SBlock, target: CudaTarget) -> Form | None:
     if str(block.writes[0].source.dtype) != matrix.sums:
         return None
     every = traits[-1]
-    sizes = _sizes(every)
+    sizes = sizes_of(every)
     if sizes is None or sizes[3] < _LEAST_DEPTH:
         return None
     deep = _variables(block, every, _Kind.kIter_K)
@@ -117,7 +117,7 @@ def _whole(read: Any, matrix: Matrix) -> bool:
     return isinstance(extent, tirx.IntImm) and int(extent.value) % matrix.vector == 0
 
 
-def _sizes(traits: Sequence[products.IterTrait]) -> tuple[int, int, int, int] | None:
+def sizes_of(traits: Sequence[products.IterTrait]) -> tuple[int, int, int, int] | None:
     """``batch, rows, columns, depth``; ``None`` where one is not a number."""
     found = dict.fromkeys((_Kind.kIter_S, _Kind.kIter_I, _Kind.kIter_J, _Kind.kIter_K), 1)
     for trait in traits:

@@ -2,12 +2,13 @@
 
 0. ``recurrence``  LSTM, GRU and RNN: a block a row
 1. ``matvec``  products of few rows
-2. ``warp-group``  products of two-byte floats and int8 on ``sm_90a``, by our own rule
-3. ``tensor-core``  the same and tf32 on all tensor cores, by our own rule
-4. ``small products``  batches of products of at most 64 rows and columns
-5. ``matmul``, ``gemv``, ``reduction``, ``general-reduction``  dlight's, of TVM
-6. ``fallback``     dlight's: every element a thread, whatever the kernel does
-7. ``one item``  what has its order in loops of its own: one thread does it all
+2. ``split``  products with long sums and few tiles: sums in parts, by the rules for products
+3. ``warp-group``  products of two-byte floats and int8 on ``sm_90a``, by our own rule
+4. ``tensor-core``  the same and tf32 on all tensor cores, by our own rule
+5. ``small products``  batches of products of at most 64 rows and columns
+6. ``matmul``, ``gemv``, ``reduction``, ``general-reduction``  dlight's, of TVM
+7. ``fallback``     dlight's: every element a thread, whatever the kernel does
+8. ``one item``  what has its order in loops of its own: one thread does it all
 
 A rule that does not apply, or breaks on an odd shape, gives way to the next one; the name of the
 rule that laid a kernel out is in its attribute.
@@ -18,7 +19,7 @@ from __future__ import annotations
 from tvm import tirx
 from tvm.s_tir import dlight
 
-from burnish.targets.cuda import products, tensor_core, wgmma
+from burnish.targets.cuda import products, split, tensor_core, wgmma
 from burnish.targets.cuda.target import CudaTarget
 from burnish.targets.gpu import matvec, recurrence, small_products
 from burnish.targets.gpu.launch import Device
@@ -38,13 +39,16 @@ def _few_rows(func: tirx.PrimFunc, target: CudaTarget) -> tirx.PrimFunc | None:
     return matvec.emit(func, DEVICE, most)
 
 
+_MATMUL: Rule[CudaTarget] = dlight_rule(dlight.gpu.Matmul())
+
 RULES: dict[str, Rule[CudaTarget]] = {
     "recurrence": lambda func, _target: recurrence.emit(func, DEVICE),
     "matvec": _few_rows,
+    "split": split.rule([wgmma.emit, tensor_core.emit, _MATMUL]),
     "warp-group": wgmma.emit,
     "tensor-core": tensor_core.emit,
     "small products": lambda func, _target: small_products.emit(func, DEVICE),
-    "matmul": dlight_rule(dlight.gpu.Matmul()),
+    "matmul": _MATMUL,
     "gemv": dlight_rule(dlight.gpu.GEMV()),
     "reduction": dlight_rule(dlight.gpu.Reduction()),
     "general-reduction": dlight_rule(dlight.gpu.GeneralReduction()),

@@ -34,7 +34,7 @@ from burnish.targets.cuda.target import CudaTarget
 
 _PAD = 16
 """Bytes that a row of shared memory is longer than its content."""
-_MULTIPROCESSORS = 100
+ENOUGH = 100
 """Tiles that keep a large GPU busy."""
 
 
@@ -87,7 +87,7 @@ def choose_tile(sizes: Sequence[int], target: CudaTarget) -> Tile:
     """The largest tile that fits and gives enough of them; else the smallest."""
     known = tiles(target)
     for tile in known:
-        if tile.shared_memory <= target.shared_memory and tile.count(sizes) >= _MULTIPROCESSORS:
+        if tile.shared_memory <= target.shared_memory and tile.count(sizes) >= ENOUGH:
             return tile
     return known[-1]
 
