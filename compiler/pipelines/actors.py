@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import os
-import time
+import socket
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,11 +18,13 @@ from typing import Any
 import numpy as np
 
 from burnish.compiler.errors import ConfigError
+from burnish.compiler.pipelines.actor_stage import ActorStage
 from burnish.compiler.pipelines.flight import KEPT_SPANS, PipelineError
 from burnish.compiler.pipelines.plan import Plan
 from burnish.compiler.pipelines.timeline import Span
 
 START_S = 180.0
+CONNECT_S = 10.0
 
 
 class RayFlight:
@@ -65,6 +67,7 @@ class Actors:
         if self._mine:
             _connect(ray, address, sum(stage.device.threads for stage in plan.stages))
         self._actors: list[Any] = []
+        self._artifacts: list[Any] = []
         try:
             for number in range(len(plan.stages)):
                 self._actors.append(self._started(number, folder, restarts))
@@ -75,7 +78,7 @@ class Actors:
 
     def _started(self, number: int, folder: Path, restarts: int) -> Any:
         ray, stage = self._ray, self.plan.stages[number]
-        actor = ray.remote(_Stage).options(
+        actor = ray.remote(ActorStage).options(
             num_cpus=stage.device.threads,
             max_restarts=restarts,
             max_task_retries=restarts,
@@ -83,8 +86,9 @@ class Actors:
             name=f"burnish-{os.getpid()}-{id(self):x}-stage{number}",
         )
         values = {name: self.plan.values[name] for name in (*stage.takes, *stage.gives)}
-        artifact = ray.put(np.frombuffer((folder / stage.artifact).read_bytes(), np.uint8))
-        return actor.remote(artifact, stage.takes, stage.gives, values, stage.device)
+        artifact = ray.put((folder / stage.artifact).read_bytes())
+        self._artifacts.append(artifact)  # an actor that is started again reads it again
+        return actor.remote([artifact], stage.takes, stage.gives, values, stage.device, START_S)
 
     @property
     def pids(self) -> list[int]:
@@ -105,6 +109,8 @@ class Actors:
 
     def submit(self, arrays: Sequence[np.ndarray]) -> int:
         """Start a micro-batch on its way; there must be room."""
+        if self.flight.error is not None:
+            raise self.flight.error
         number = next(self._numbers)
         known = {
             name: self._ray.put(np.array(array, copy=True))
@@ -167,47 +173,6 @@ class Actors:
             self._mine = False
 
 
-class _Stage:
-    """Runs inside an actor's process."""
-
-    def __init__(
-        self,
-        artifact: np.ndarray,
-        takes: tuple[str, ...],
-        gives: tuple[str, ...],
-        values: dict[str, Any],
-        device: Any,
-    ) -> None:
-        import tempfile
-
-        from burnish.compiler.pipelines.stage import open_stage
-
-        device.bind()
-        with tempfile.NamedTemporaryFile(prefix="burnish-stage-", suffix=".burnish") as file:
-            file.write(artifact.tobytes())
-            file.flush()
-            self._model = open_stage(file.name, takes, gives, values, device.threads)
-        self._outputs = [values[name] for name in gives]
-
-    def about(self) -> tuple[int, str, bool]:
-        """Its process, its node, and whether it was started again."""
-        import ray
-
-        context = ray.get_runtime_context()
-        return os.getpid(), context.get_node_id(), context.was_current_actor_reconstructed
-
-    def run(self, *inputs: np.ndarray) -> tuple[Any, ...]:
-        """The values it gives, and when it began and ended."""
-        from burnish.runtime.tensors import aligned, numpy_dtype
-
-        outputs = [
-            aligned(tuple(map(int, spec.shape)), numpy_dtype(spec.dtype)) for spec in self._outputs
-        ]
-        start = time.time()
-        self._model.fill(inputs, outputs)
-        return (*outputs, (start, time.time()))
-
-
 def _ray() -> Any:
     try:
         import ray
@@ -220,15 +185,24 @@ def _ray() -> Any:
 
 def _connect(ray: Any, address: str | None, cpus: int) -> None:
     """The cluster at ``address``, or one node of this machine started for this process."""
+    # Failures come as exceptions; what it logs beside is that an actor started again reads its
+    # artifact again, which is kept for that.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "warning"}
     try:
         if address is not None:
-            ray.init(address=address, log_to_driver=False, logging_level="warning")
+            _check_reachable(address)
+            ray.init(address=address, **options)
         else:
-            ray.init(
-                num_cpus=max(cpus, os.cpu_count() or 1),
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level="warning",
-            )
-    except (ConnectionError, ValueError, RuntimeError) as error:
+            count = max(cpus, os.cpu_count() or 1)
+            ray.init(num_cpus=count, include_dashboard=False, **options)
+    except (OSError, ValueError, RuntimeError) as error:
         raise ConfigError(f"no Ray cluster at {address!r}: {error}") from error
+
+
+def _check_reachable(address: str) -> None:
+    """``OSError`` where nothing answers there: Ray itself waits for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        with socket.create_connection((host, int(port)), timeout=CONNECT_S):
+            pass

@@ -184,3 +184,27 @@ def test_a_model_with_open_sizes(net: torch.nn.Module, monkeypatch: pytest.Monke
     model = burnish.import_model(net, (torch.randn(6, 20),), dynamic={"input": {0: "rows"}})
     with pytest.raises(ConfigError, match=r"the model has the open sizes \['rows'\]"):
         burnish.pipeline(model, devices=DEVICES)
+
+
+@pytest.mark.heavy
+def test_a_thousand_micro_batches_with_a_stage_killed_every_hundred(
+    saved: Path, net: torch.nn.Module
+) -> None:
+    generator = torch.Generator().manual_seed(1)
+    batches = [torch.randn(ROWS, 20, generator=generator) for _ in range(1000)]
+    found = []
+    with burnish.load_pipeline(saved, timeout_s=60) as run:
+        for number, got in enumerate(run.stream(batches)):
+            found.append(got)
+            if number % 100 == 50:
+                os.kill(run.pids[number // 100 % 2], signal.SIGKILL)
+        assert run.restarts == 10
+        assert run.report.done == 1000
+        spans = run._run.flight.spans
+        last = {(span.micro_batch, span.stage) for span in spans}
+        assert len(last) == len(spans) == 2000
+    assert len(found) == 1000
+    with torch.no_grad():
+        want = net(torch.cat(batches)).split(ROWS)
+    for got, expected in zip(found, want, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
