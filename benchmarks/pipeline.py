@@ -1,9 +1,11 @@
 """A pipeline over two single cores beside one core, two threads in each operator, and two copies.
 
+    python benchmarks/pipeline.py costs [--model NAME ...]
     python benchmarks/pipeline.py prepare [--model NAME ...] [--folder FOLDER]
     python benchmarks/pipeline.py measure [--model NAME ...] [--folder FOLDER] [--out FOLDER]
 
-``prepare`` compiles (some minutes), ``measure`` wants a quiet machine for about a minute a model:
+``costs`` times the models' operators, each alone, and ``measure`` the models, for about a minute
+each: both want a quiet machine. ``prepare`` compiles between them. What is measured:
 
     one core      the whole model, one thread, bound to core 0
     pipeline      two stages as processes, on core 0 and on core 1, fed by this process, which is
@@ -42,7 +44,7 @@ RESULTS = Path(__file__).parent / "results"
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("what", choices=("prepare", "measure", "serve"))
+    parser.add_argument("what", choices=("costs", "prepare", "measure", "serve"))
     parser.add_argument("--model", action="append", choices=MODELS, help="all by default")
     parser.add_argument("--folder", type=Path, default=FOLDER)
     parser.add_argument("--out", type=Path, default=RESULTS)
@@ -56,11 +58,32 @@ def main() -> int:
         serve(options.artifact, options.inputs, tuple(map(int, options.cores.split(","))))
         return 0
     for name in options.model or MODELS:
-        if options.what == "prepare":
+        if options.what == "costs":
+            costs(name)
+        elif options.what == "prepare":
             prepare(name, options.folder / name)
         else:
             measured(name, options)
     return 0
+
+
+def costs(name: str) -> None:
+    """Time the operators that are not known yet, on one core."""
+    import os
+
+    from burnish import import_model
+    from burnish.compiler.config import CompileConfig
+    from burnish.compiler.pipelines.core_sets import CoreSet
+    from burnish.compiler.pipelines.costs import stage_problem
+    from burnish.compiler.pipelines.make import cleaned
+    from burnish.models import bench_nets
+
+    os.sched_setaffinity(0, CORES[:1])
+    graph = cleaned(import_model(*bench_nets.load(name)), "cpu")
+    devices = [CoreSet(f"cpu@{core}", (core,)) for core in CORES]
+    problem = stage_problem(graph, devices, CompileConfig(), "cpu", "measured", 1e-4, print)
+    whole = sum(node.seconds[devices[0].name] for node in problem.nodes)
+    print(f"{name}: {len(problem.nodes)} groups, {1e3 * whole:.2f} ms together")
 
 
 def prepare(name: str, folder: Path) -> None:
@@ -175,7 +198,7 @@ def measured(name: str, options: argparse.Namespace) -> None:
         },
         "stages": [
             {"device": s.device, "predicted_ms": s.predicted_ms, "measured_ms": s.measured_ms,
-             "operators": s.operators, "flops": s.flops, "weight_bytes": s.weight_bytes,
+             "operators": s.operators, "weight_bytes": s.weight_bytes,
              "sent_bytes": s.sent_bytes}
             for s in report.stages
         ],

@@ -12,7 +12,7 @@ import tvm_ffi
 from tvm import relax
 
 from burnish.passes.graph import op_name
-from burnish.passes.params import NUM_INPUT, PARAMS, get_params, input_vars, weight_vars
+from burnish.passes.params import NUM_INPUT, PARAMS, get_params, input_vars, weight_vars, with_main
 
 OPAQUE = ("relax.call_", "relax.invoke_", "relax.vm.", "relax.builtin.", "relax.random.")
 """Operators that may give another value when they run again."""
@@ -65,6 +65,38 @@ def crossing_bytes(mod: tvm.IRModule) -> tuple[int, ...]:
         for at in range(graph.place[var] + 1, end + 1):
             found[at] += _bytes(var.ty)
     return tuple(found)
+
+
+def in_order_of_stages(
+    mod: tvm.IRModule, stages: Mapping[relax.Var, int]
+) -> tuple[tvm.IRModule, tuple[int, ...]]:
+    """``main`` with the bindings of stage 0 first, then those of 1, ..., and where they end.
+
+    A binding that ``stages`` has not comes as early as what it reads allows. Raises
+    ``ValueError`` where a binding reads one of a later stage.
+    """
+    main = mod["main"]
+    everything = [b for block in main.body.blocks for b in block.bindings]
+    found: dict[relax.Var, int] = {}
+    last = max(stages.values(), default=0)
+    for binding in everything:
+        read = [found[v] for v in relax.analysis.free_vars(binding.value) if v in found]
+        least = max(read, default=0)
+        stage = stages.get(binding.var, least)
+        if main.body.body.same_as(binding.var):
+            stage = last
+        if stage < least:
+            raise ValueError(
+                f"{binding.var.name!r} is of stage {stage} and reads a value of stage {least}"
+            )
+        found[binding.var] = stage
+    ordered = sorted(everything, key=lambda b: found[b.var])
+    dataflow = all(isinstance(block, relax.DataflowBlock) for block in main.body.blocks)
+    block = (relax.DataflowBlock if dataflow else relax.BindingBlock)(ordered)
+    body = relax.SeqExpr([block], main.body.body)
+    func = relax.Function(main.params, body, main.ret_ty, main.is_pure, main.attrs)
+    points = [sum(found[b.var] <= stage for b in ordered) for stage in range(last)]
+    return with_main(mod, func), tuple(points)
 
 
 def cut_stages(mod: tvm.IRModule, points: Sequence[int | str]) -> Cut:
@@ -350,4 +382,4 @@ def _unique(names: Sequence[str], taken: set[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-__all__ = ["Cut", "Stage", "binding_names", "crossing_bytes", "cut_stages"]
+__all__ = ["Cut", "Stage", "binding_names", "crossing_bytes", "cut_stages", "in_order_of_stages"]

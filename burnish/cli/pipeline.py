@@ -33,6 +33,9 @@ Devices = Annotated[
 MicroBatches = Annotated[
     str, typer.Option(metavar="N", help="Parts of a batch; auto chooses by the operators' costs.")
 ]
+Costs = Annotated[
+    str, typer.Option(metavar="KIND", help="measured, each operator alone; or counted (quick).")
+]
 Engine = Annotated[str, typer.Option(metavar="NAME", help="processes, threads or ray.")]
 Address = Annotated[
     str | None,
@@ -69,6 +72,7 @@ def pipeline(
     model: Model,
     devices: Devices = "cpu@0,cpu@1",
     micro_batches: MicroBatches = "auto",
+    costs: Costs = "measured",
     engine: Engine = "processes",
     address: Address = None,
     batch: Batch = 1,
@@ -139,6 +143,7 @@ def pipeline(
                     _number(micro_batches),
                     target=target,
                     whole=tuple(whole or ()),
+                    costs=costs,
                     config=settings.config(),
                     params=None,
                     folder=None if save is None else absolute(save),

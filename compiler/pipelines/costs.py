@@ -1,162 +1,197 @@
-"""What each operator of a graph costs, from its operations and bytes and the machine's rates.
+"""What the operators of a graph cost on a stage's device, and where that cuts it.
 
-1. An operator is legalized alone, and its loops are counted
-   (:mod:`burnish.compiler.profile.counts`). Equal operators are counted once.
-2. An elementwise operator whose first operand nothing else reads is fused into what made it: it
-   costs its operations, and the bytes of its other operands.
-3. Seconds are the larger of the operations' and the bytes' at the machine's peak rates; products
-   reach ``REACHED`` of theirs.
-4. At another batch, operations and bytes scale but the weights' bytes.
-
-Nothing is timed here, and never the model.
+The groups, their costs and what flows are those of placement
+(:mod:`burnish.compiler.placement.model_problem`). Costs are measured there, each operator alone
+and once a machine, or counted here: the larger of the time of its operations and of its bytes at
+the machine's peak rates. The model itself is never timed.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import tvm
-from tvm import relax, tirx
+from tvm import relax
 
-from burnish.compiler.bench.peaks import Peaks
-from burnish.compiler.profile.counts import count
-from burnish.passes.cut_stages import binding_names
-from burnish.passes.graph import op_name, references
-from burnish.passes.params import weight_vars
+from burnish.compiler.bench.peaks import Peaks, known_peaks
+from burnish.compiler.config import CompileConfig
+from burnish.compiler.driver import target_for
+from burnish.compiler.errors import ConfigError
+from burnish.compiler.pipelines.core_sets import CoreSet
+from burnish.compiler.placement.costs import CostModel, OperatorTime
+from burnish.compiler.placement.groups import groups_of
+from burnish.compiler.placement.micro_batches import choose_micro_batches
+from burnish.compiler.placement.model_problem import model_problem
+from burnish.compiler.placement.operators import Operator
+from burnish.compiler.placement.problem import Device, Link, Node, Problem
+from burnish.compiler.placement.stages import Cut, cut_stages
+from burnish.targets.choose import Target
+from burnish.targets.hetero import HeteroTarget
 
+COSTS = {
+    "measured": "times of the operators, each measured alone",
+    "counted": "operations and bytes of the operators at the machine's peak rates",
+}
 REACHED = 0.75
 """Of the peak rate, what products reach."""
 SCALAR = 1 / 8
 """Of the peak rate, what other arithmetic reaches; a transcendental is ``HEAVY`` operations."""
 HEAVY = 10
-FUSED_PATTERN = 2
-"""TVM's pattern of operators: elementwise, broadcast and injective ones are at most this."""
 KERNEL_S = 1.5e-6
 """Starting a kernel."""
+UNSURE = 0.5
+"""The share by which a counted time may be off."""
+DEPTH = 2
+"""Micro-batches at a stage: one that it works on, and one that waits."""
+MOST_MICRO_BATCHES = 64
+
+Said = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class Cost:
-    """One binding: ``flops`` of multiply-adds as two, ``other`` operations, bytes moved."""
+class CountedCosts(CostModel):
+    """Times from what a kernel does at the least; nothing is measured."""
 
-    name: str
-    operator: str
-    flops: float
-    other: float
-    moved: float
-    weights: Mapping[str, int]
-    fused: bool
+    def __init__(self, peaks: Peaks) -> None:
+        self._peaks = peaks
 
-    def seconds(self, peaks: Peaks, scale: float = 1.0) -> float:
-        """At ``scale`` times the rows."""
-        rate = peaks.fp32 * 1e9
-        work = scale * (self.flops / (REACHED * rate) + self.other / (SCALAR * rate))
-        moved = (scale * self.moved + sum(self.weights.values())) / (peaks.read * 1e9)
-        return max(work, moved) + (0.0 if self.fused else KERNEL_S)
+    def measure(self, operators: Iterable[Operator], target: Target, **_: object) -> int:
+        """Nothing is to be done."""
+        return 0
+
+    def times(
+        self, operators: Iterable[Operator], target: Target
+    ) -> tuple[dict[str, OperatorTime], list[Operator]]:
+        """The time of each by signature."""
+        return {one.signature: self._time(one) for one in operators}, []
+
+    def _time(self, operator: Operator) -> OperatorTime:
+        kernel = operator.record()
+        work = kernel.work([shape for shape, _ in operator.arguments])
+        rate = self._peaks.fp32 * 1e9
+        other = (work.elementwise or 0) + HEAVY * (work.transcendental or 0)
+        spent = (work.flops or 0) / (REACHED * rate) + other / (SCALAR * rate)
+        seconds = max(spent, work.bytes / (self._peaks.read * 1e9)) + KERNEL_S
+        return OperatorTime(seconds, seconds, UNSURE)
 
 
-def operator_costs(mod: tvm.IRModule) -> tuple[Cost, ...]:
-    """The cost of each binding that :func:`~burnish.passes.cut_stages.binding_names` names.
-
-    Bindings that compute nothing at run time (a tuple's field, a shape, what weights alone
-    decide) cost nothing. Open sizes count as one.
-    """
-    main = mod["main"]
-    names = binding_names(mod)
-    weights = {var: var.name for var in weight_vars(mod)}
-    readers = references(main)
-    fixed: set[Any] = set(weights)
-    found: list[Cost] = []
-    known: dict[str, _Counted] = {}
-    source: dict[Any, Any] = {}
-    everything = [binding for block in main.body.blocks for binding in block.bindings]
-    for name, binding in zip(names, everything, strict=False):
-        value = binding.value
-        read = relax.analysis.free_vars(value)
-        if all(v in fixed for v in read) and isinstance(binding.var.ty, relax.TensorType):
-            fixed.add(binding.var)
-            source[binding.var] = {n for v in read for n in source.get(v, {weights.get(v)})}
-        if binding.var in fixed or not isinstance(value, relax.Call):
-            found.append(Cost(name, op_name(value), 0, 0, 0, {}, True))
-            continue
-        counted = known.setdefault(_key(value), None) or _count(value)  # type: ignore[arg-type]
-        known[_key(value)] = counted
-        first = next((a for a in value.args if isinstance(a, relax.Var)), None)
-        fused = (
-            counted.pattern <= FUSED_PATTERN
-            and first is not None
-            and first not in fixed
-            and readers[first] == 1
-        )
-        inputs = [a for a in value.args if isinstance(a, relax.Var) and a not in fixed]
-        moved = sum(_bytes(a.ty) for a in (inputs[1:] if fused else inputs))
-        if not fused:
-            moved += _bytes(binding.var.ty)
-        own = {
-            str(n): _bytes(a.ty)
-            for a in value.args
-            if isinstance(a, relax.Var) and a in fixed
-            for n in source.get(a, {weights.get(a)})
-        }
-        if op_name(value) == "relax.take":  # of a table, the rows looked up
-            own = {n: min(size, _bytes(binding.var.ty)) for n, size in own.items()}
-        found.append(Cost(name, op_name(value), counted.flops, counted.other, moved, own, fused))
+def stage_names(devices: Sequence[CoreSet]) -> tuple[str, ...]:
+    """The devices' names, a repeated one with its number: ``cpu``, ``cpu#2``."""
+    found: list[str] = []
+    for device in devices:
+        again = sum(name.partition("#")[0] == device.name for name in found)
+        found.append(f"{device.name}#{again + 1}" if again else device.name)
     return tuple(found)
 
 
+def stage_problem(
+    graph: tvm.IRModule,
+    devices: Sequence[CoreSet],
+    settings: CompileConfig,
+    target: str,
+    costs: str,
+    handoff_s: float,
+    said: Said,
+) -> Problem:
+    """The graph's groups on each device, linked by memory; limits are ``settings.memory``.
+
+    Raises :class:`ConfigError` for a limit of a device that is none, and for a graph with branches
+    or open sizes.
+    """
+    names = stage_names(devices)
+    unknown = sorted(set(settings.memory) - set(names))
+    if unknown:
+        raise ConfigError(f"memory of {unknown}: the devices are {', '.join(names)}")
+    found: dict[int, Problem] = {}
+    bare = replace(settings, memory={}, placement={})
+    for threads in {device.threads for device in devices}:
+        place = target_for(f"hetero:{target}", replace(bare, threads=threads))
+        assert isinstance(place, HeteroTarget)
+        model = CountedCosts(known_peaks(threads)) if costs == "counted" else CostModel()
+        found[threads] = model_problem(
+            graph, place, replace(bare, threads=threads), model, links=lambda _: (),
+            progress=lambda done, total, doing: said(f"{doing}, {done} of {total}"),
+        ).problem  # fmt: skip
+    first = found[devices[0].threads]
+    nodes = []
+    for at, node in enumerate(first.nodes):
+        seconds = {
+            name: next(iter(found[device.threads].nodes[at].seconds.values()))
+            for name, device in zip(names, devices, strict=True)
+        }
+        nodes.append(replace(node, seconds=seconds, reasons={}))
+    rate = min(known_peaks(threads).read for threads in found) * 1e9
+    links = [Link(a, b, handoff_s, rate) for a in names for b in names if a != b]
+    return replace(
+        first,
+        nodes=tuple(nodes),
+        devices=tuple(Device(name, settings.memory.get(name)) for name in names),
+        links=tuple(links),
+        host=names[0],
+        pins={},
+    )
+
+
+def at_share(problem: Problem, share: float) -> Problem:
+    """The problem with ``share`` of the rows: less of everything but what weights cost to read."""
+    rate = max((link.bytes_per_second for link in problem.links), default=math.inf)
+
+    def scaled(node: Node) -> Node:
+        weights = sum(node.weights.values()) + node.weight_bytes
+        seconds = {
+            name: max(share * taken, min(taken, weights / rate + KERNEL_S))
+            for name, taken in node.seconds.items()
+        }
+        return replace(
+            node,
+            seconds=seconds,
+            output_bytes=math.ceil(share * node.output_bytes),
+            work_bytes=math.ceil(share * node.work_bytes),
+        )
+
+    return replace(
+        problem,
+        nodes=tuple(map(scaled, problem.nodes)),
+        edges=tuple(replace(e, bytes=math.ceil(share * e.bytes)) for e in problem.edges),
+        inputs=tuple(replace(i, bytes=math.ceil(share * i.bytes)) for i in problem.inputs),
+        outputs=tuple(replace(o, bytes=math.ceil(share * o.bytes)) for o in problem.outputs),
+    )
+
+
 @dataclass(frozen=True)
-class _Counted:
-    flops: float
-    other: float
-    pattern: int
+class Chosen:
+    """A number of micro-batches, and why."""
+
+    micro_batches: int
+    why: str
 
 
-def _key(call: relax.Call) -> str:
-    types = ", ".join(str(a.ty) if hasattr(a, "ty") else str(a) for a in call.args)
-    return f"{call.op} {call.attrs} {types} {call.ty_args if hasattr(call, 'ty_args') else ''}"
+def chosen_number(problem: Problem, batch: int, devices: Sequence[CoreSet]) -> Chosen:
+    """Into how many micro-batches a batch, whose costs the problem has, is split.
+
+    More of them fill the pipeline sooner, and each reads all weights and is handed over again.
+    """
+    counts = [n for n in range(1, min(batch, MOST_MICRO_BATCHES) + 1) if batch % n == 0]
+    problems = {batch // n: at_share(problem, 1 / n) for n in counts}
+    best, options = choose_micro_batches(problems, batch, stage_names(devices), depth=DEPTH)
+    said = ", ".join(
+        f"{one.micro_batches}: {1e3 * one.seconds:.3g}"
+        for one in sorted(options, key=lambda one: one.micro_batches)
+    )
+    return Chosen(best.micro_batches, f"expected milliseconds a batch by their number: {said}")
 
 
-def _count(call: relax.Call) -> _Counted:
-    """The kernels of one operator; where they cannot be made or read, its bytes speak alone."""
-    variables = [a for a in call.args if isinstance(a, relax.Var)]
-    params = list(dict.fromkeys(variables))
-    builder = relax.BlockBuilder()
-    try:
-        with builder.function("main", params):
-            with builder.dataflow():
-                out = builder.emit_output(call)
-            builder.emit_func_output(out)
-        mod = relax.transform.DecomposeOpsForInference()(builder.get())
-        mod = relax.transform.LegalizeOps()(mod)
-        mod = relax.transform.AnnotateTIROpPattern()(mod)
-    except Exception:  # noqa: BLE001 - TVM raises many kinds; an estimate must not fail a model
-        return _Counted(0.0, 0.0, FUSED_PATTERN + 1)
-    flops = other = 0.0
-    patterns = []
-    for func in mod.functions.values():
-        if not isinstance(func, tirx.PrimFunc):
-            continue
-        counts = count(func)
-        flops += _number(counts.flops)
-        other += _number(counts.elementwise) + HEAVY * _number(counts.transcendental)
-        patterns.append(int(func.attrs["op_pattern"]) if "op_pattern" in func.attrs else 8)
-    return _Counted(flops, other, max(patterns, default=FUSED_PATTERN + 1))
-
-
-def _number(amount: Any) -> float:
-    return float(amount) if isinstance(amount, int) else 0.0
-
-
-def _bytes(ty: Any) -> int:
-    if isinstance(ty, relax.TupleType):
-        return sum(_bytes(field) for field in ty.fields)
-    if not isinstance(ty, relax.TensorType) or ty.shape is None:
-        return 0
-    sizes = [int(n) if isinstance(n, tirx.IntImm) else 1 for n in ty.shape]
-    return math.prod(sizes) * int(tvm.DataType(str(ty.dtype)).itemsize)
-
-
-__all__ = ["Cost", "operator_costs"]
+def stages_of(
+    graph: tvm.IRModule, problem: Problem, devices: Sequence[CoreSet]
+) -> tuple[Cut, Mapping[relax.Var, int]]:
+    """The best cut, and the stage of each binding that a group has."""
+    names = stage_names(devices)
+    cut = cut_stages(problem, names, depth=DEPTH)
+    stage = {node: at for at, one in enumerate(cut.stages) for node in one.nodes}
+    found = {
+        binding.var: stage[node.name]
+        for node, group in zip(problem.nodes, groups_of(graph), strict=True)
+        for binding in group.bindings
+    }
+    return cut, found

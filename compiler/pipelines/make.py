@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tvm
 from tvm import tirx
 
-from burnish.compiler.bench.peaks import Peaks, known_peaks
 from burnish.compiler.compiled import Compiled
 from burnish.compiler.config import CompileConfig
 from burnish.compiler.driver import build, import_model, optimize, target_for, tune
@@ -30,8 +28,14 @@ from burnish.compiler.optimizer import LOWERING, graph_passes, run_pass
 from burnish.compiler.pipeline import graph_phases
 from burnish.compiler.pipelines.batches import batch_size, check_joinable, check_whole
 from burnish.compiler.pipelines.core_sets import CoreSet, parse_devices
-from burnish.compiler.pipelines.costs import operator_costs
-from burnish.compiler.pipelines.cutting import Choice, choose
+from burnish.compiler.pipelines.costs import (
+    COSTS,
+    Said,
+    chosen_number,
+    stage_problem,
+    stages_of,
+)
+from burnish.compiler.pipelines.frames import bytes_of
 from burnish.compiler.pipelines.pipeline import (
     RESTARTS,
     TIMEOUT_S,
@@ -39,16 +43,15 @@ from burnish.compiler.pipelines.pipeline import (
     check_engine,
 )
 from burnish.compiler.pipelines.plan import Plan, StagePlan
+from burnish.compiler.placement.problem import Problem
 from burnish.compiler.signature import Signature, TensorSpec
 from burnish.compiler.stages import Imported, Source
-from burnish.passes.cut_stages import Cut, Stage, crossing_bytes, cut_stages
+from burnish.passes.cut_stages import Cut, Stage, cut_stages, in_order_of_stages
 from burnish.passes.params import num_inputs
 from burnish.runtime import trees
 
 HANDOFF_S = {"threads": 3e-5, "processes": 1e-4, "ray": 2e-3}
 """What handing a micro-batch to the next stage takes, about."""
-
-Said = Callable[[str], None]
 
 
 def pipeline(
@@ -61,6 +64,7 @@ def pipeline(
     target: str = "cpu",
     whole: Sequence[str] = (),
     cuts: Sequence[int | str] | None = None,
+    costs: str = "measured",
     config: CompileConfig | None = None,
     params: Params = None,
     folder: str | Path | None = None,
@@ -81,6 +85,10 @@ def pipeline(
     A model's rows must not know of each other. ``cuts`` says where to cut (as
     :func:`burnish.passes.cut_stages.cut_stages`); by default the costs do.
 
+    ``costs`` are those of the operators: "measured", each alone and once a machine (which takes a
+    while the first time), or "counted" from what they compute and move. ``memory`` among the
+    ``fields`` limits what a stage's device holds, by device.
+
     ``engine`` is "processes" (shared memory), "threads" or "ray" (``address`` of a cluster, else
     one is started here). ``folder`` keeps the plan and the artifacts for
     :func:`~burnish.compiler.pipelines.pipeline.load_pipeline`. A stage may take ``timeout_s``
@@ -91,10 +99,14 @@ def pipeline(
     Raises a :class:`~burnish.compiler.errors.BurnishError` that says what failed and what to do.
     """
     check_engine(engine)
+    if costs not in COSTS:
+        raise ConfigError(f"costs {costs!r} are unknown; known: {', '.join(COSTS)}")
     placed = parse_devices(devices, here=engine != "ray")
     settings = (config or CompileConfig()).overridden(**fields)
     _check_settings(settings, target)
     asked = _asked(micro_batches)
+    if cuts is not None and len(cuts) != len(placed) - 1:
+        raise ConfigError(f"{len(placed)} devices are {len(placed) - 1} cuts, got {list(cuts)}")
     owner = None
     if folder is None:
         owner = tempfile.TemporaryDirectory(prefix="burnish-pipeline-")
@@ -102,8 +114,8 @@ def pipeline(
     try:
         where.mkdir(parents=True, exist_ok=True)
         plan = _planned(
-            model, inputs, placed, asked, engine, target, whole, cuts, settings, params, where,
-            name, said,
+            model, inputs, placed, asked, target, whole, cuts, costs, settings, params, where, name,
+            HANDOFF_S[engine], said,
         )  # fmt: skip
         said("starting the stages")
         return Pipeline(
@@ -121,14 +133,15 @@ def _planned(
     inputs: Any,
     devices: Sequence[CoreSet],
     asked: int | None,
-    engine: str,
     target: str,
     whole: Sequence[str],
     cuts: Sequence[int | str] | None,
+    costs: str,
     settings: CompileConfig,
     params: Params,
     folder: Path,
     name: str,
+    handoff: float,
     said: Said,
 ) -> Plan:
     """The plan, its artifacts written to ``folder``."""
@@ -140,8 +153,6 @@ def _planned(
     _check_static(imported.signature)
     whole = check_whole(imported.signature, whole)
     shapes = [_Shaped(spec.shape) for spec in imported.signature.inputs]
-    peaks = [known_peaks(device.threads) for device in devices]
-    handoff = HANDOFF_S[engine]
     if ready and asked not in (None, 1):
         raise ConfigError(
             "an imported model is of one shape: import it with the rows of a micro-batch, and "
@@ -152,8 +163,13 @@ def _planned(
         batch = 1 if asked == 1 else batch_size(imported.signature, shapes, whole)
         if asked is not None and batch % asked:
             raise ConfigError(f"{asked} micro-batches do not divide a batch of {batch} rows")
-        chosen = _choice(_cleaned(imported, target), peaks, batch, asked, handoff)
-        count, why = chosen.micro_batches, chosen.why
+        count, why = asked or 1, "asked for" if asked is not None else "a batch is one row"
+        if asked is None and batch > 1:
+            problem = stage_problem(
+                cleaned(imported, target), devices, settings, target, costs, handoff, said
+            )
+            chosen = chosen_number(problem, batch, devices)
+            count, why = chosen.micro_batches, chosen.why
     if count > 1:
         said(f"importing a micro-batch, one of {count}")
         part = _micro(imported.signature, inputs, batch // count, whole)
@@ -169,22 +185,26 @@ def _planned(
                 "micro-batches: export it with an open batch, or with the rows of one micro-batch"
             )
     graph = _graph(imported, target, settings)
-    choice = _choice(graph, peaks, 1, 1, handoff)
-    points = list(choice.points if cuts is None else cuts)
-    if len(points) != len(devices) - 1:
-        raise ConfigError(f"{len(devices)} devices are {len(devices) - 1} cuts, got {points}")
+    problem = stage_problem(graph, devices, settings, target, costs, handoff, said)
+    best, of_stage = stages_of(graph, problem, devices)
+    seconds = [stage.seconds for stage in best.stages]
     with wrap_errors(PassError, pass_name="CutStages"):
-        cut = cut_stages(graph, points)
+        if cuts is None:
+            graph, points = in_order_of_stages(graph, of_stage)
+            cut = cut_stages(graph, points)
+        else:
+            cut = cut_stages(graph, cuts)
+            seconds = _seconds(cut, graph, problem)
     rows = next(
         (int(s.shape[0]) for s in imported.signature.inputs if s.name not in whole and s.shape), 1
     )
     values = _values(cut, imported.signature)
-    stages = _stages(cut, graph, devices, imported, target, settings, folder, peaks, said)
+    stages = _stages(cut, seconds, devices, imported, target, settings, folder, said)
     plan = Plan(
         name,
         imported.signature,
-        rows, count, why, whole, values, cut.inputs, cut.results, stages, handoff,
-        "operations and bytes of the operators at the machine's peak rates",
+        rows, count, why, whole, values, cut.inputs, cut.results, stages,
+        COSTS[costs],
     )  # fmt: skip
     plan.save(folder)
     return plan
@@ -192,40 +212,44 @@ def _planned(
 
 def _stages(
     cut: Cut,
-    graph: tvm.IRModule,
+    seconds: Sequence[float],
     devices: Sequence[CoreSet],
     imported: Imported,
     target: str,
     settings: CompileConfig,
     folder: Path,
-    peaks: Sequence[Peaks],
     said: Said,
 ) -> tuple[StagePlan, ...]:
-    costs = {cost.name: cost for cost in operator_costs(graph)}
     found = []
-    for number, (stage, device, peak) in enumerate(zip(cut.stages, devices, peaks, strict=True)):
+    for number, (stage, device) in enumerate(zip(cut.stages, devices, strict=True)):
         said(f"compiling stage {number + 1} of {len(devices)} for {device.name}")
         artifact = f"stage{number}.burnish"
         compiled = _compiled(stage, number, imported, target, device, settings)
         compiled.save(folder / artifact)
-        own = [costs[n] for n in stage.computes]
-        sent = sum(_size(spec) for spec in compiled.signature.outputs)
-        taken = sum(_size(spec) for spec in compiled.signature.inputs)
-        seconds = sum(cost.seconds(peak) for cost in own) + (sent + taken) / (peak.read * 1e9)
         found.append(
             StagePlan(
                 device=device,
                 artifact=artifact,
                 takes=stage.takes,
                 gives=stage.gives,
-                seconds=seconds,
-                operators=sum(not cost.fused for cost in own),
-                flops=int(sum(cost.flops for cost in own)),
+                seconds=seconds[number],
+                operators=len(compiled.kernels),
                 weight_bytes=compiled.params_bytes,
-                sent_bytes=sent,
+                sent_bytes=sum(map(bytes_of, compiled.signature.outputs)),
             )
         )
     return tuple(found)
+
+
+def _seconds(cut: Cut, graph: tvm.IRModule, problem: Problem) -> list[float]:
+    """The operators' seconds in each stage of a cut that was asked for."""
+    stage = {name: at for at, one in enumerate(cut.stages) for name in one.computes}
+    found = [0.0] * len(cut.stages)
+    names = [device.name for device in problem.devices]
+    for node in problem.nodes:
+        at = stage.get(node.name, 0)
+        found[at] += node.seconds[names[at]]
+    return found
 
 
 def _compiled(
@@ -239,7 +263,7 @@ def _compiled(
     """A stage's artifact. Its weights were pruned and quantized before the cut."""
     own = tuple(extra for extra in settings.passes if (extra.phase or "") in LOWERING)
     config = settings.overridden(
-        prune=None, quantize=None, calibration=None, evaluate=None, passes=own,
+        prune=None, quantize=None, memory={}, calibration=None, evaluate=None, passes=own,
         do_no_harm=False, threads=device.threads,
     )  # fmt: skip
     main = stage.mod["main"]
@@ -265,7 +289,7 @@ def _graph(imported: Imported, target: str, settings: CompileConfig) -> tvm.IRMo
     return graph
 
 
-def _cleaned(imported: Imported, target: str) -> tvm.IRModule:
+def cleaned(imported: Imported, target: str) -> tvm.IRModule:
     """The graph after its clean-up: what its operators are counted on."""
     default = CompileConfig()
     cpu = target_for(target, default)
@@ -275,13 +299,6 @@ def _cleaned(imported: Imported, target: str) -> tvm.IRModule:
             for step in phase.passes:
                 graph, _ = run_pass(step, graph, phase.name, cpu)
     return graph
-
-
-def _choice(
-    graph: tvm.IRModule, peaks: Sequence[Peaks], batch: int, asked: int | None, handoff_s: float
-) -> Choice:
-    costs = operator_costs(graph)
-    return choose(costs, np.asarray(crossing_bytes(graph), float), peaks, batch, asked, handoff_s)
 
 
 def _values(cut: Cut, signature: Signature) -> dict[str, TensorSpec]:
@@ -364,12 +381,6 @@ def _again(
     _check_static(found.signature)
     split_up = [spec for spec in found.signature.inputs if spec.name not in whole]
     return found if all(spec.shape[0] == rows for spec in split_up) else None
-
-
-def _size(spec: TensorSpec) -> int:
-    from burnish.compiler.pipelines.frames import bytes_of
-
-    return bytes_of(spec)
 
 
 class _Shaped:

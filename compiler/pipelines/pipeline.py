@@ -16,7 +16,7 @@ import torch
 from burnish.compiler.errors import ConfigError
 from burnish.compiler.pipelines.batches import check_joinable, join, split
 from burnish.compiler.pipelines.flight import PipelineError
-from burnish.compiler.pipelines.plan import Plan, stage_seconds
+from burnish.compiler.pipelines.plan import Plan
 from burnish.compiler.pipelines.report import PipelineReport
 from burnish.compiler.pipelines.timeline import Schedule, Span, Timeline, predict_schedule
 from burnish.runtime.signature import Signature
@@ -185,7 +185,7 @@ class Pipeline:
         last = {span.micro_batch for span in self._run.flight.spans}
         shown = sorted(last)[-SHOWN:]
         spans = [span for span in list(self._run.flight.spans) if span.micro_batch in set(shown)]
-        seconds = stage_seconds(self.plan)
+        seconds = [stage.seconds for stage in self.plan.stages]
         predicted = predict_schedule(devices, seconds, len(shown), self.frames)
         return Timeline(Schedule.of(devices, spans), predicted)
 

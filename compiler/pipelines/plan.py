@@ -6,7 +6,7 @@ Saved as ``pipeline.json`` beside the stages' artifacts; read back without runni
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,8 @@ class StagePlan:
     """A stage: its device, the file of its artifact, and the values it takes and gives.
 
     ``seconds`` are those expected of a micro-batch, from the costs of its operators;
-    ``operators`` how many it runs, ``flops`` their multiply-adds as two, ``weight_bytes`` as
-    stored, ``sent_bytes`` of the values it gives.
+    ``operators`` how many kernels it has, ``weight_bytes`` as stored, ``sent_bytes`` of the values
+    it gives.
     """
 
     device: CoreSet
@@ -37,7 +37,6 @@ class StagePlan:
     gives: tuple[str, ...]
     seconds: float
     operators: int
-    flops: int
     weight_bytes: int
     sent_bytes: int
 
@@ -62,7 +61,6 @@ class Plan:
     inputs: tuple[str, ...]
     results: tuple[str, ...]
     stages: tuple[StagePlan, ...]
-    handoff_s: float
     costs: str
 
     def __post_init__(self) -> None:
@@ -134,8 +132,3 @@ def _stage(data: Mapping[str, Any]) -> StagePlan:
     if Path(name).name != name:
         raise ValueError(f"an artifact lies beside its plan, and {name!r:.80} does not")
     return StagePlan(**values)
-
-
-def stage_seconds(plan: Plan) -> Sequence[float]:
-    """What a micro-batch takes in each stage, as expected, with its hand-over."""
-    return [stage.seconds + plan.handoff_s for stage in plan.stages]

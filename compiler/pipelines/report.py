@@ -16,7 +16,6 @@ class StageRow:
 
     device: str
     operators: int
-    flops: int
     weight_bytes: int
     sent_bytes: int
     predicted_ms: float
@@ -63,7 +62,6 @@ class PipelineReport:
             StageRow(
                 stage.device.name,
                 stage.operators,
-                stage.flops,
                 stage.weight_bytes,
                 stage.sent_bytes,
                 1e3 * stage.seconds,

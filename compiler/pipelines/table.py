@@ -14,13 +14,12 @@ def print_pipeline(report: PipelineReport, console: Console) -> None:
     """A row a stage, and what went through."""
     table = Table(title=report.name, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("stage")
-    for name in ("operators", "GFLOP", "weights MB", "sends KB", "predicted ms", "measured ms"):
+    for name in ("operators", "weights MB", "sends KB", "predicted ms", "measured ms"):
         table.add_column(name, justify="right")
     for number, row in enumerate(report.stages):
         table.add_row(
             f"{number}  {row.device}",
             str(row.operators),
-            f"{row.flops / 1e9:.3g}",
             f"{row.weight_bytes / 1e6:.3g}",
             f"{row.sent_bytes / 1e3:.3g}",
             f.ms(row.predicted_ms),

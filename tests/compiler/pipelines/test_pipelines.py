@@ -16,10 +16,11 @@ from small_nets import Mlp, made
 import burnish
 from burnish.compiler.bench.peaks import Peaks
 from burnish.compiler.errors import BurnishError, ConfigError, InvalidInputError
-from burnish.compiler.pipelines import make
+from burnish.compiler.pipelines import costs
 from burnish.compiler.pipelines.pipeline import Pipeline, PipelineError
 
 DEVICES = ["cpu", "cpu"]
+COUNTED = {"costs": "counted"}
 ROWS = 3
 
 
@@ -37,9 +38,9 @@ def saved(net: torch.nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Pat
     """The artifacts of two stages of three rows a micro-batch."""
     folder = tmp_path_factory.mktemp("pipeline")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(make, "known_peaks", peaks)
+        patch.setattr(costs, "known_peaks", peaks)
         run = burnish.pipeline(
-            net, (torch.randn(2 * ROWS, 20),), DEVICES, 2, "threads", folder=folder
+            net, (torch.randn(2 * ROWS, 20),), DEVICES, 2, "threads", folder=folder, **COUNTED
         )
     run.close()
     return folder
@@ -164,23 +165,26 @@ def test_stages_not_made_together(saved: Path, tmp_path: Path) -> None:
         ({"micro_batches": 0}, "micro_batches must be 1 or more, or 'auto'; got 0"),
         ({"micro_batches": 4}, "4 micro-batches do not divide a batch of 6 rows"),
         ({"whole": ["z"]}, r"whole=\['z'\]: no such inputs"),
+        ({"costs": "guessed"}, "costs 'guessed' are unknown; known: measured, counted"),
+        ({"memory": {"cpu@0": 9}}, r"memory of \['cpu@0'\]: the devices are cpu, cpu#2"),
+        ({"memory": {"cpu": 9, "cpu#2": 9}, "micro_batches": 1}, "the smallest excess is"),
         ({"threads": 2}, "a stage has a thread for each core of its device"),
         ({"target": "cuda:sm_90"}, "a pipeline's stages run on CPU cores"),
         ({"cuts": [1, 2], "micro_batches": 1}, r"2 devices are 1 cuts, got \[1, 2\]"),
-        ({"devices": ["cpu"] * 40, "micro_batches": 1}, "40 devices for a model of"),
+        ({"devices": ["cpu"] * 40, "micro_batches": 1}, "40 stages of a model of 2 operators"),
     ],
 )
 def test_what_is_refused(
     given: dict[str, object], said: str, net: torch.nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(make, "known_peaks", peaks)
-    options = {"devices": DEVICES, **given}
-    with pytest.raises(ConfigError, match=said):
+    monkeypatch.setattr(costs, "known_peaks", peaks)
+    options = {"devices": DEVICES, **COUNTED, **given}
+    with pytest.raises(BurnishError, match=said):
         burnish.pipeline(net, (torch.randn(6, 20),), **options)
 
 
 def test_a_model_with_open_sizes(net: torch.nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(make, "known_peaks", peaks)
+    monkeypatch.setattr(costs, "known_peaks", peaks)
     model = burnish.import_model(net, (torch.randn(6, 20),), dynamic={"input": {0: "rows"}})
     with pytest.raises(ConfigError, match=r"the model has the open sizes \['rows'\]"):
         burnish.pipeline(model, devices=DEVICES)

@@ -17,7 +17,7 @@ import burnish
 from burnish import cli
 from burnish.compiler.bench.peaks import Peaks
 from burnish.compiler.errors import ConfigError
-from burnish.compiler.pipelines import make
+from burnish.compiler.pipelines import costs
 from burnish.compiler.pipelines.pipeline import PipelineError
 from support import require
 
@@ -45,7 +45,7 @@ def cluster() -> Iterator[str]:
 @pytest.fixture
 def few_peaks(monkeypatch: pytest.MonkeyPatch) -> None:
     peaks = lambda threads: Peaks(threads, 200.0, None, None, 40.0)  # noqa: E731
-    monkeypatch.setattr(make, "known_peaks", peaks)
+    monkeypatch.setattr(costs, "known_peaks", peaks)
 
 
 @pytest.mark.usefixtures("few_peaks")
@@ -56,7 +56,7 @@ def test_two_nodes_equal_one_process_also_when_a_stage_dies(
     net = made(Mlp)
     batches = [torch.randn(rows, 20) for rows in (6, 1, 7, *[ROWS] * 30)]
     with burnish.pipeline(
-        net, (batches[0],), ["cpu", "cpu@0"], 2, "threads", folder=tmp_path
+        net, (batches[0],), ["cpu", "cpu@0"], 2, "threads", folder=tmp_path, costs="counted"
     ) as run:
         want = list(run.stream(batches))
     plan = json.loads((tmp_path / "pipeline.json").read_text())
@@ -93,7 +93,17 @@ def test_one_command(
     monkeypatch.chdir(tmp_path)
     program = torch.export.export(made(Mlp), (torch.ones(ROWS, 20),))
     torch.export.save(program, "net.pt2")
-    command = ["pipeline", "net.pt2", "--devices", "cpu@0;cpu@0", "--engine", "ray", "--address"]
+    command = [
+        "pipeline",
+        "net.pt2",
+        "--costs",
+        "counted",
+        "--devices",
+        "cpu@0;cpu@0",
+        "--engine",
+        "ray",
+        "--address",
+    ]
     with pytest.raises(SystemExit) as left:
         cli.main([*command, cluster, "--batches", "6", "--check", "--json"])
     out, err = capfd.readouterr()
