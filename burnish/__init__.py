@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from burnish.compiler.errors import BurnishError
     from burnish.compiler.pipelines.make import pipeline
     from burnish.compiler.pipelines.pipeline import Pipeline, load_pipeline
+    from burnish.compiler.placed import register_device
     from burnish.compiler.profile.result import Profile
     from burnish.compiler.profile.run import profile
     from burnish.compiler.registry import (
@@ -59,6 +60,7 @@ _WHERE = {
     "profile": "burnish.compiler.profile.run",
     "register_calibration": "burnish.compiler.registry",
     "register_converter": "burnish.compiler.registry",
+    "register_device": "burnish.compiler.placed",
     "register_evaluator": "burnish.compiler.registry",
     "register_pass": "burnish.compiler.registry",
     "tune": "burnish.compiler.driver",
@@ -103,6 +105,7 @@ __all__ = [
     "profile",
     "register_calibration",
     "register_converter",
+    "register_device",
     "register_evaluator",
     "register_pass",
     "tune",

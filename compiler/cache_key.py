@@ -35,7 +35,9 @@ from burnish.compiler.config import CompileConfig
 from burnish.compiler.importers import LoadedModel
 from burnish.compiler.importers.tensors import to_numpy
 from burnish.runtime.pins import PINS
+from burnish.passes.backends import registered
 from burnish.targets.choose import Target
+from burnish.targets.hetero import HeteroTarget
 
 SCHEMA = 1
 DISTRIBUTIONS = ("torch", "numpy", "onnx", "onnxruntime")
@@ -84,6 +86,8 @@ def _check(target: Target, config: CompileConfig) -> None:
     context = tvm.transform.PassContext.current()
     if reason := target.why_not_here():
         raise NotCachedError(reason)
+    if isinstance(target, HeteroTarget) and any(p.backend in registered for p in target.places):
+        raise NotCachedError("it is built by a device of your own, whose code may change")
     if config.tune is not None:
         raise NotCachedError("tuning goes on from its database at each compile")
     if config.passes:

@@ -25,6 +25,7 @@ from burnish.compiler.signature import Signature
 from burnish.compiler.stages import Source
 from burnish.compiler.tensors import InputSlot, address, give, given_array
 from burnish.compiler.waterfall import Report
+from burnish.passes.backends import BUILT_IN
 from burnish.runtime import libraries, random_keys, threads
 from burnish.targets.choose import Target
 from burnish.targets.cpu import pool
@@ -87,6 +88,7 @@ class Compiled:
                 self._to_record = pool.AVAILABLE and signature.static
             elif isinstance(target, HeteroTarget):
                 self._use_threads = threads.adopt(self._loaded)
+                _offer([one.backend for one in target.places if one.backend in BUILT_IN])
                 self._main = OnDevices(
                     self._loaded,
                     list(self.params.values()),
@@ -94,12 +96,7 @@ class Compiled:
                     self.memories,
                 )
             else:
-                if config.libraries:
-                    libraries.offer_libraries()
-                if TENSORRT in config.libraries:
-                    from burnish.compiler.external import tensorrt
-
-                    tensorrt.register()
+                _offer(config.libraries)
                 self._main = OnDevice(
                     self._loaded, list(self.params.values()), tvm.device(target.kind)
                 )
@@ -180,3 +177,13 @@ class Compiled:
     def __repr__(self) -> str:
         inputs = ", ".join(map(str, self.signature.inputs))
         return f"Compiled({inputs}; target={self.target.name}, {self.params_bytes} parameter bytes)"
+
+
+def _offer(names: Sequence[str]) -> None:
+    """Make libraries that a model calls findable, and functions of this process known to TVM."""
+    if names:
+        libraries.offer_libraries()
+    if TENSORRT in names:
+        from burnish.compiler.external import tensorrt
+
+        tensorrt.register()

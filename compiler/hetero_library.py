@@ -16,6 +16,7 @@ from tvm import tirx
 from tvm.ir import GlobalVar
 
 from burnish.compiler import cuda_library, opencl_library
+from burnish.compiler.c_sources import compile_sources, sources_of
 from burnish.compiler.kernel_objects import compile_objects
 from burnish.passes.params import get_params, weight_vars
 from burnish.passes.partition_graph import DEVICE
@@ -76,6 +77,7 @@ def build_hetero_library(
     if pool.AVAILABLE:
         objects += pool.compile_linked(compiler, folder)
     objects += called.compile_linked(cuda_library.called_functions(mod), compiler, folder)
+    objects += compile_sources(sources_of(mod), compiler, folder)
     resources: dict[str, tuple[Resources, ...]] = {}
     cuda = next((p.target for p in target.places if isinstance(p.target, CudaTarget)), None)
     options: dict[str, Any] = {}

@@ -12,6 +12,7 @@ from tvm.relax import transform as T
 
 from burnish.compiler.config import CompileConfig
 from burnish.compiler.libraries import TENSORRT, chooser
+from burnish.compiler.placed import CUBLAS, backend_of, supports
 from burnish.compiler.precision import STORED
 from burnish.passes.call_library import CallLibrary
 from burnish.passes.channels_last import FoldPadding, PutChannelsLast, WidenConv1d
@@ -27,6 +28,7 @@ from burnish.passes.lower_contractions import LowerContractions
 from burnish.passes.lower_operators import LowerOperators
 from burnish.passes.make_dataflow import MakeDataflow
 from burnish.passes.narrow import NarrowWeights
+from burnish.passes.offload import OffloadRegions
 from burnish.passes.outline_branches import OutlineBranches
 from burnish.passes.pack_weights import PackWeights
 from burnish.passes.part_casts import PartCasts
@@ -40,11 +42,10 @@ from burnish.passes.short_names import ShortenNames
 from burnish.passes.sink_transposes import SinkTransposes
 from burnish.passes.slice_splits import SliceSplits
 from burnish.passes.store_constants import StoreConstants
-from burnish.passes.support import supports
 from burnish.passes.widen_contractions import WidenContractions
 from burnish.passes.widen_norms import WidenNorms
 from burnish.targets.choose import Target
-from burnish.targets.hetero import HeteroTarget
+from burnish.targets.hetero import HeteroTarget, Place
 from burnish.targets.opencl.target import OpenclTarget
 from burnish.targets.target import CpuTarget
 
@@ -111,7 +112,7 @@ def _partition(target: Target, config: CompileConfig) -> tuple[Pass, ...]:
 def _lower(target: Target, config: CompileConfig) -> tuple[Pass, ...]:
     if isinstance(target, HeteroTarget):
         # A graph that is judged before the phase "partition" is cut here.
-        steps = {one.name: _lower(one.target, config) for one in target.places}
+        steps = {one.name: _lower_region(one, config) for one in target.places}
         return (*_partition(target, config), LowerRegions(target, steps))
     if isinstance(target, CpuTarget):
         own = _contractions_cpu(target, config)
@@ -140,6 +141,15 @@ def _lower(target: Target, config: CompileConfig) -> tuple[Pass, ...]:
         DropUnusedWeights(),
         OutlineBranches(),
     )
+
+
+def _lower_region(place: Place, config: CompileConfig) -> tuple[Pass, ...]:
+    if place.backend == CUBLAS:
+        return _lower(place.target, config.overridden(libraries=CUBLAS))
+    if place.backend:
+        offload = OffloadRegions(backend_of(place), whole=True)
+        return (offload, DropUnusedWeights(), *_lower(place.target, config))
+    return _lower(place.target, config)
 
 
 def _contractions_cpu(target: CpuTarget, config: CompileConfig) -> tuple[Pass, ...]:

@@ -1,12 +1,16 @@
-"""What ``placement`` of a configuration may say."""
+"""The devices of a configuration: what each supports, and the passes that lower for it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from burnish.compiler.errors import ConfigError
+from burnish.compiler.errors import ConfigError, wrap_errors
+from burnish.passes.backends import Backend, register, registered
+from burnish.passes.support import DeviceSupport, Support
 from burnish.targets.choose import Target
-from burnish.targets.hetero import HeteroTarget
+from burnish.targets.hetero import HeteroTarget, Place
+
+CUBLAS, TENSORRT = "cublas", "tensorrt"
 
 
 def check_placement(placement: Mapping[str, str], target: Target) -> None:
@@ -16,3 +20,43 @@ def check_placement(placement: Mapping[str, str], target: Target) -> None:
             f"placement is for targets of several devices, and {target.name!r} is one: say "
             f'target="hetero:{target.name},cpu", or leave placement out'
         )
+
+
+def register_device(backend: Backend) -> None:
+    """Make a code generator of your own a device, by its name: ``target="hetero:NAME,cpu"``.
+
+    :class:`ConfigError` for a name that is taken, and for one that lacks a method of
+    :class:`~burnish.passes.backends.Backend`.
+    """
+    with wrap_errors(ConfigError):
+        register(backend)
+
+
+def supports(target: HeteroTarget) -> dict[str, Support]:
+    """The support of each device of a target, by name, in its order."""
+    return {one.name: support_of(one) for one in target.places}
+
+
+def support_of(place: Place) -> Support:
+    """Whether a device can compute a call, and why not."""
+    if place.backend == CUBLAS:
+        from burnish.compiler.external.cublas import CublasSupport
+
+        return CublasSupport()
+    return backend_of(place) if place.backend else DeviceSupport(place)
+
+
+def backend_of(place: Place) -> Backend:
+    """The code generator of an external device."""
+    if place.backend == TENSORRT:
+        # ONNX, in which regions are written, is an extra.
+        from burnish.compiler.external.tensorrt import Tensorrt, build_here
+
+        return Tensorrt(build_here)
+    found = registered.get(place.backend)
+    if found is None:
+        raise ConfigError(
+            f"the device {place.name!r} is not registered in this process: call "
+            "burnish.register_device with it first"
+        )
+    return found

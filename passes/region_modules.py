@@ -18,6 +18,8 @@ from burnish.passes.partition_graph import DEVICE, INPUTS, regions
 from burnish.passes.virtual_devices import module_devices, on_device, with_devices
 from burnish.targets.hetero import HeteroTarget, Place
 
+REGION = "burnish.region"
+"""Attribute of ``main`` of a region's module: the region's name."""
 Passes = Sequence[tvm.ir.transform.Pass]
 
 
@@ -66,6 +68,7 @@ def region_module(mod: tvm.IRModule, region: GlobalVar) -> tvm.IRModule:
         if place >= int(func.attrs[INPUTS])
     }
     main = func.with_attr({"global_symbol": "main", NUM_INPUT: int(func.attrs[INPUTS])})
+    main = main.with_attr(REGION, region.name_hint)
     main = main.without_attr(DEVICE).without_attr(INPUTS)
     # The types of variables are of functions as they are; those change.
     own = {var: GlobalVar(var.name_hint) for var, one in functions.items() if _is_graph(one)}
@@ -154,7 +157,9 @@ class _Merged:
             elif func.attrs and "global_symbol" in func.attrs:
                 func = func.with_attr("global_symbol", target.name_hint)
             if var.same_as(main):
-                func = func.without_attr("global_symbol").without_attr(NUM_INPUT)
+                func = (
+                    func.without_attr("global_symbol").without_attr(NUM_INPUT).without_attr(REGION)
+                )
                 func = func.with_attr(INPUTS, num_inputs(one))
             self.functions[target] = func.with_attr(DEVICE, device)
             if _is_graph(func):

@@ -10,7 +10,7 @@ import tvm
 from tvm import relax
 
 from burnish.passes.graph import op_name
-from burnish.targets.hetero import HOST, HeteroTarget, Place
+from burnish.targets.hetero import HOST, Place
 from burnish.targets.opencl.target import OpenclTarget
 
 
@@ -109,8 +109,3 @@ def _within(expr: relax.Expr) -> Iterator[relax.Expr]:
         for block in branch.blocks:
             for binding in block.bindings:
                 yield from _within(binding.value)
-
-
-def supports(target: HeteroTarget) -> dict[str, Support]:
-    """The support of each device of a target, by name, in its order."""
-    return {one.name: DeviceSupport(one) for one in target.places}

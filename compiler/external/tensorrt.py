@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,15 +23,47 @@ from tvm import relax
 from burnish.compiler.errors import BuildError, TargetError
 from burnish.compiler.external.engines import NAME, engine_head, with_head
 from burnish.compiler.external.onnx_region import region_model, writes
+from burnish.passes.backends import Code
 from burnish.passes.graph import op_name
-from burnish.passes.params import get_params, with_main, with_params
-from burnish.passes.regions import Region, replace_regions
+from burnish.passes.offload import offloaded
+from burnish.passes.regions import Region
 
 SYMBOL = "burnish_tensorrt"
 LIBRARY = "tensorrt"
 HEAVY = ("relax.matmul", "relax.nn.conv1d", "relax.nn.conv2d", "relax.nn.attention")
 """A region without one of these is not worth an engine."""
 _PACKAGE = "pip install tensorrt"
+
+
+@dataclass(frozen=True)
+class Tensorrt:
+    """TensorRT as a device; ``build`` makes the engine of an ONNX model."""
+
+    build: Callable[[bytes], bytes]
+    name = LIBRARY
+    memory = "cuda:0"
+
+    def why_not(self, call: relax.Expr) -> str:
+        """What cannot be written as ONNX, it cannot read."""
+        if isinstance(call, relax.Call) and writes(call):
+            return ""
+        return f"{op_name(call) or 'this'} is not written as ONNX of opset 17, or has an open size"
+
+    def why_not_region(self, region: Region) -> str:
+        if any(op_name(binding.value) in HEAVY for binding in region.calls):
+            return ""
+        return "a region without a product is not worth an engine"
+
+    def seconds(self, region: Region) -> float | None:
+        """Only TensorRT knows, and only on the GPU."""
+        return None
+
+    def compile(self, region: Region, weights: Mapping[str, np.ndarray], name: str) -> Code:
+        """An engine, and the digest by which it is known when it is open."""
+        plan = self.build(region_model(region, weights).SerializeToString())
+        engine = np.frombuffer(plan, "uint8")
+        digest = hashlib.sha256(plan).hexdigest()
+        return Code(SYMBOL, stored=(engine,), said=(digest,), holds_weights=True)
 
 
 @tvm.transform.module_pass(opt_level=0, name="CallTensorrt")
@@ -45,52 +77,7 @@ class CallTensorrt:
     build: Callable[[bytes], bytes]
 
     def transform_module(self, mod: tvm.IRModule, _ctx: object) -> tvm.IRModule:
-        return with_engines(mod, self.build)
-
-
-def with_engines(mod: tvm.IRModule, build: Callable[[bytes], bytes]) -> tvm.IRModule:
-    """What :class:`CallTensorrt` does; the argument is untouched."""
-    weights = get_params(mod)
-    engines: list[tuple[relax.Var, np.ndarray]] = []
-
-    def replaced(region: Region) -> Sequence[relax.VarBinding] | None:
-        if not any(op_name(binding.value) in HEAVY for binding in region.calls):
-            return None
-        own = {var.name: weights[var.name].numpy() for var in region.inputs if var.name in weights}
-        plan = build(region_model(region, own).SerializeToString())
-        engine = relax.Var(f"{NAME}{len(engines)}", relax.TensorType((len(plan),), "uint8"))
-        engines.append((engine, np.frombuffer(plan, "uint8")))
-        inputs = [var for var in region.inputs if var.name not in own]
-        return _called(engine, hashlib.sha256(plan).hexdigest(), inputs, region.outputs)
-
-    new = replace_regions(mod, writes, replaced)
-    if not engines:
-        return mod
-    main = new["main"]
-    grown = relax.Function(
-        [*main.params, *(var for var, _ in engines)],
-        main.body,
-        main.ret_ty,
-        main.is_pure,
-        main.attrs,
-    )
-    values = {**weights, **{var.name: tvm.runtime.tensor(plan) for var, plan in engines}}
-    return with_params(with_main(new, grown), values)
-
-
-def _called(
-    engine: relax.Var, digest: str, inputs: Sequence[relax.Var], outputs: Sequence[relax.Var]
-) -> list[relax.VarBinding]:
-    arguments = relax.Tuple([engine, tvm.ir.StringImm(digest), *inputs])
-    types = [var.ty for var in outputs]
-    if len(outputs) == 1:
-        return [relax.VarBinding(outputs[0], relax.call_dps_packed(SYMBOL, arguments, types[0]))]
-    call = relax.call_dps_packed(SYMBOL, arguments, types)
-    whole = relax.DataflowVar(f"{engine.name}.out", relax.TupleType(types))
-    fields = [
-        relax.VarBinding(var, relax.TupleGetItem(whole, place)) for place, var in enumerate(outputs)
-    ]
-    return [relax.VarBinding(whole, call), *fields]
+        return offloaded(mod, Tensorrt(self.build))
 
 
 def tensorrt() -> Any:

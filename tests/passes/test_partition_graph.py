@@ -11,10 +11,10 @@ from tvm import relax
 from tvm.script import ir as I
 from tvm.script import relax as R
 
+from burnish.compiler.placed import supports
 from burnish.passes.params import get_params, weight_vars
 from burnish.passes.partition_graph import PartitionGraph, regions
 from burnish.passes.place import nodes
-from burnish.passes.support import supports
 from burnish.targets.hetero import parse_hetero
 from relax_support import apply, random_params
 
