@@ -34,8 +34,8 @@ from burnish.compiler import registry
 from burnish.compiler.config import CompileConfig
 from burnish.compiler.importers import LoadedModel
 from burnish.compiler.importers.tensors import to_numpy
-from burnish.runtime.pins import PINS
 from burnish.passes.backends import registered
+from burnish.runtime.pins import PINS
 from burnish.targets.choose import Target
 from burnish.targets.hetero import HeteroTarget
 

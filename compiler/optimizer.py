@@ -17,6 +17,7 @@ from burnish.compiler.stages import Imported
 from burnish.compiler.summary import op_counts
 from burnish.compiler.waterfall import Reading, Row
 from burnish.passes.params import get_params, param_bytes
+from burnish.passes.partition_summary import partition_summary
 from burnish.passes.prune import prune_report
 from burnish.targets.choose import Target
 
@@ -113,6 +114,8 @@ def run_pass(
     row = Row(name, phase, seconds, before, after, "no change" if same else "applied")
     if name == "PruneWeights":
         row = replace(row, status="size only", details=prune_report(mod, new).to_dict())
+    if name == "PartitionGraph":
+        row = replace(row, details=partition_summary(new))
     return new, row
 
 

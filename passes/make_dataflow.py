@@ -17,10 +17,13 @@ class MakeDataflow:
 
     Where a size becomes known in the middle of a function (``match_cast``), the order of bindings
     counts: FuseOps moves what only mentions the size to before the place where it is read.
+    ``least`` bindings make a block.
     """
 
+    least: int = 2
+
     def transform_module(self, mod: tvm.IRModule, _ctx: Any) -> tvm.IRModule:
-        made = relax.transform.ConvertToDataflow()(mod)
+        made = relax.transform.ConvertToDataflow(self.least)(mod)
         kept = {
             var: func
             for var, func in mod.functions.items()

@@ -77,7 +77,7 @@ def region_module(mod: tvm.IRModule, region: GlobalVar) -> tvm.IRModule:
         plain[own.get(var, var)] = _plain(one, own)
         if var in own:
             _update_type(own[var], plain[own[var]].ty)
-    dataflow = tvm.transform.Sequential([MakeDataflow()])
+    dataflow = tvm.transform.Sequential([MakeDataflow(least=1)])
     return dataflow(with_params(tvm.IRModule(plain), weights))
 
 

@@ -63,6 +63,7 @@ def compare(
     no_fold: options.NoFold = False,
     keep_all: options.KeepAll = False,
     exact_conv: options.ExactConv = False,
+    place: options.Place = None,
     register: options.Register = None,
     no_cache: options.NoCache = False,
     count: Count = 4,
@@ -89,7 +90,8 @@ def compare(
     import burnish
 
     settings = Settings(
-        recipe, prune, quantize, precision, tune, threads, no_fold, keep_all, register, exact_conv
+        *(recipe, prune, quantize, precision, tune, threads, no_fold, keep_all, register),
+        *(exact_conv, None, place),
     )
     if artifact is not None and (settings.compiles() or dynamic):
         raise ConfigError("give an artifact, or flags to compile with, not both")

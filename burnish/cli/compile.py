@@ -38,6 +38,7 @@ def compile(
     keep_all: options.KeepAll = False,
     exact_conv: options.ExactConv = False,
     libraries: options.Libraries = None,
+    place: options.Place = None,
     register: options.Register = None,
     no_cache: options.NoCache = False,
     json: options.Json = False,
@@ -67,6 +68,7 @@ def compile(
         register,
         exact_conv,
         libraries,
+        place,
     )
     path = absolute(out)
     check_writable(path)

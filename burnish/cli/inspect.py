@@ -15,6 +15,7 @@ from burnish.cli.artifacts import SUFFIX
 from burnish.cli.check import check as checked
 from burnish.cli.emitted import Emission
 from burnish.cli.inputs import parse_dynamic
+from burnish.cli.placement import show_placement
 from burnish.cli.settings import Settings, tuned_source
 from burnish.cli.sources import Source, open_source
 from burnish.compiler.config import CompileConfig
@@ -72,6 +73,7 @@ def inspect(
     no_fold: options.NoFold = False,
     keep_all: options.KeepAll = False,
     exact_conv: options.ExactConv = False,
+    place: options.Place = None,
     register: options.Register = None,
     json: options.Json = False,
     verbose: options.Verbose = False,
@@ -102,7 +104,8 @@ def inspect(
         found = _artifact(model)
     else:
         settings = Settings(
-            recipe, prune, quantize, precision, None, None, no_fold, keep_all, register, exact_conv
+            *(recipe, prune, quantize, precision, None, None, no_fold, keep_all, register),
+            *(exact_conv, None, place),
         )
         if emission:
             _emit(emission, model, input, params, target, settings, parse_dynamic(dynamic))
@@ -196,6 +199,7 @@ class Inspected:
             console.table(title, ("name", "shape", "dtype", "bytes"), params)
         if self.report is not None:
             console.waterfall(self.report)
+            show_placement(self.report)
         if self.recipe:
             console.results().print(f"recipe:\n{self.recipe}", markup=False)
 

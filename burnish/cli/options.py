@@ -118,6 +118,15 @@ Libraries = Annotated[
         "(may be repeated), or auto to measure on this machine's GPU.",
     ),
 ]
+Place = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--place",
+        metavar="PATTERN=DEVICE",
+        help="With --target hetero:..., the device of operators by name, kind or glob "
+        "(may be repeated): nn.conv2d=opencl:0.",
+    ),
+]
 Register = Annotated[
     str | None,
     typer.Option(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from burnish.cli import console
+from burnish.cli.placement import parse_placement
 from burnish.cli.sources import Source, register_from
 from burnish.compiler.config import CompileConfig
 
@@ -26,6 +27,7 @@ class Settings:
     register: str | None = None
     exact_conv: bool = False
     libraries: list[str] | None = None
+    place: list[str] | None = None
 
     def config(self) -> CompileConfig:
         """The recipe with the flags over it, names looked up; raises ``ConfigError``."""
@@ -38,6 +40,7 @@ class Settings:
             "tune": self.tune,
             "threads": self.threads,
             "libraries": self.libraries or None,
+            "placement": parse_placement(self.place) if self.place else None,
         }
         config = config.overridden(
             **{key: value for key, value in said.items() if value is not None}

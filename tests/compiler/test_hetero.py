@@ -8,11 +8,13 @@ import sys
 import numpy as np
 import pytest
 import torch
-from small_nets import made
+from small_nets import Mlp, made
 
 import burnish
+from burnish import cli
 from burnish.compiler.errors import ArtifactError, ConfigError, PassError, TargetError
 from burnish.compiler.parity import parity
+from cuda_support import require_compiler
 from opencl_support import require_device
 
 DEVICES = "hetero:opencl:0,cpu,cpu:1"
@@ -103,3 +105,59 @@ def test_a_device_that_is_not_here_is_missed_when_loading_and_calling(tmp_path):
     path = model.save(tmp_path / "net.burnish")
     with pytest.raises(ArtifactError, match="opencl:7, cpu, and not all of them"):
         burnish.load(path)
+
+
+def test_three_kinds_of_device_in_one_library(tmp_path):
+    require_compiler()
+    net, x = made(Net), torch.randn(2, 3, 6, 5)
+    model = burnish.compile(
+        net,
+        (x,),
+        target="hetero:cuda:sm_90:0,opencl:0,cpu",
+        placement={"relu": "cpu", "matmul": "opencl:0"},
+    )
+    kernels = {one["name"].removesuffix("_kernel") for one in model.report.resources["sm_90"]}
+    assert kernels
+    assert kernels < set(model.kernels)
+    library = model.library.read_bytes()
+    assert b"__kernel void" in library, "OpenCL's source is in it"
+    assert b"__global__" not in library, "and machine code for CUDA's"
+    with pytest.raises(ArtifactError, match="no device cuda:sm_90:0"):
+        burnish.load(model.save(tmp_path / "net.burnish"))
+
+
+def test_sizes_may_be_open():
+    require_device()
+    net, x = made(Mlp), torch.randn(3, 20)
+    model = burnish.compile(
+        net,
+        (x,),
+        target="hetero:opencl:0,cpu",
+        placement={"add": "cpu"},
+        dynamic={"input": {0: "rows"}},
+    )
+    for rows in (1, 7):
+        x = torch.randn(rows, 20)
+        assert parity(model(x), net(x)).rel <= 1e-5
+    moved = next(row for row in model.report.rows if row.name == "PartitionGraph").details
+    assert moved["transfers"][0]["bytes"] is None
+
+
+def test_the_same_again_is_the_same_bytes(tmp_path):
+    net, x = made(Mlp), torch.randn(3, 20)
+    settings = {"target": "hetero:opencl:0,cpu", "placement": {"add": "cpu"}, "cache": False}
+    files = [
+        burnish.compile(net, (x,), **settings).save(tmp_path / f"{n}.burnish").read_bytes()
+        for n in range(2)
+    ]
+    assert files[0] == files[1]
+
+
+def test_inspect_says_what_runs_where(compiled, tmp_path, capsys):
+    path = compiled[2].save(tmp_path / "net.burnish")
+    with pytest.raises(SystemExit) as left:
+        cli.main(["inspect", str(path)])
+    assert left.value.code == 0
+    shown = capsys.readouterr().out
+    for said in ("regions", "opencl:0", "cpu:1", "transfers", "weights"):
+        assert said in shown

@@ -67,7 +67,7 @@ def run_console(text: str) -> None:
 @pytest.mark.usefixtures("short_timings")
 @pytest.mark.parametrize("page", PAGES)
 def test_snippets(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if page == "docs/opencl.md":
+    if page in ("docs/opencl.md", "docs/partitioning.md"):
         require_device()
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {"__name__": "__main__"}
