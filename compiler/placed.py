@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from burnish.compiler.errors import ConfigError, wrap_errors
 from burnish.passes.backends import Backend, register, registered
+from burnish.passes.regions import Region
 from burnish.passes.support import DeviceSupport, Support
 from burnish.targets.choose import Target
 from burnish.targets.hetero import HeteroTarget, Place
@@ -60,3 +61,10 @@ def backend_of(place: Place) -> Backend:
             "burnish.register_device with it first"
         )
     return found
+
+
+def seconds_of(place: Place, region: Region) -> float | None:
+    """What an external device expects a region to take; ``None`` where it tells nothing."""
+    if place.backend == CUBLAS:
+        return None
+    return backend_of(place).seconds(region)

@@ -21,7 +21,7 @@ import tvm_ffi
 from tvm import relax
 
 from burnish.compiler.errors import BuildError, TargetError
-from burnish.compiler.external.engines import NAME, engine_head, with_head
+from burnish.compiler.external.engines import engine_head, with_head
 from burnish.compiler.external.onnx_region import region_model, writes
 from burnish.passes.backends import Code
 from burnish.passes.graph import op_name

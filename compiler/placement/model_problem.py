@@ -13,6 +13,7 @@ from burnish.compiler.config import CompileConfig
 from burnish.compiler.errors import ConfigError
 from burnish.compiler.optimizer import lowered
 from burnish.compiler.pipeline import graph_phases
+from burnish.compiler.placed import seconds_of, supports
 from burnish.compiler.placement.costs import CostModel, OperatorTime
 from burnish.compiler.placement.groups import Group, group_key, group_module, groups_of
 from burnish.compiler.placement.links import measured_links
@@ -22,7 +23,8 @@ from burnish.passes.params import get_params, input_vars
 from burnish.passes.place import AUTO, chosen_by, operator
 from burnish.passes.place import Node as Placed
 from burnish.passes.place import nodes as placed_nodes
-from burnish.passes.support import Support, supports
+from burnish.passes.regions import Region
+from burnish.passes.support import Support
 from burnish.targets.hetero import HOST, HeteroTarget, Place
 from burnish.targets.target import CpuTarget
 
@@ -74,7 +76,9 @@ def model_problem(
         own = {kind: group_module(graph, group, channels_last=kind) for kind in (False, True)}
         keys.append(group_key(own[False]))
         for place in target.places:
-            if keys[-1] not in known[place.name] and not _why_not(group, support[place.name]):
+            if place.backend or keys[-1] in known[place.name]:
+                continue
+            if not _why_not(group, support[place.name]):
                 known[place.name][keys[-1]] = _operators(own[True], place, config)
     times = {
         place.name: _timed(place, known[place.name], costs, progress) for place in target.places
@@ -85,8 +89,14 @@ def model_problem(
         seconds, reasons = {}, {}
         for place in target.places:
             why = _why_not(group, support[place.name])
+            told = seconds_of(place, _region(group)) if place.backend and not why else None
+            if place.backend and told is None:
+                why = why or "it does not tell what it takes: put operators there by name"
             if why:
                 reasons[place.name] = why
+                continue
+            if told is not None:
+                seconds[place.name], errors[group.name, place.name] = told, 0.0
                 continue
             found = known[place.name][key]
             taken, off = _seconds(found, times[place.name], place, weight_bytes)
@@ -105,6 +115,11 @@ def model_problem(
     }
     problem = _problem(graph, groups, nodes, target, links(target), config)
     return ModelProblem(problem, members, errors)
+
+
+def _region(group: Group) -> Region:
+    """The group as a code generator of another sees it."""
+    return Region(group.bindings, (*group.inputs, *group.weights), group.outputs)
 
 
 def _why_not(group: Group, support: Support) -> str:
