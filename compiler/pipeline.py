@@ -45,6 +45,7 @@ from burnish.passes.store_constants import StoreConstants
 from burnish.passes.widen_contractions import WidenContractions
 from burnish.passes.widen_norms import WidenNorms
 from burnish.targets.choose import Target
+from burnish.targets.fused_attention import fuses
 from burnish.targets.hetero import HeteroTarget, Place
 from burnish.targets.opencl.target import OpenclTarget
 from burnish.targets.target import CpuTarget
@@ -164,7 +165,7 @@ def _contractions_gpu(target: Target, config: CompileConfig) -> tuple[Pass, ...]
     calls = (CallLibrary(chooser(config.libraries)),) if config.libraries else ()
     # TVM's own running sums count on threads of a warp that wait for each other; OpenCL has none.
     operators = (LowerOperators(),) if isinstance(target, OpenclTarget) else ()
-    return (*calls, LowerContractions(), *operators)
+    return (*calls, LowerContractions(fuses(target)), *operators)
 
 
 def _fuse(target: Target) -> tuple[Pass, ...]:

@@ -13,9 +13,8 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from burnish.passes.repeated_heads import repeated_heads
 from burnish.passes.rewrite import rewritten
+from burnish.targets.attention_form import ATTENTION, as_float32
 
-ATTENTION = "burnish.attention"
-"""Attribute of the kernel: ``causal`` (0, 1 = top left, 2 = bottom right) and ``bias`` (0, 1)."""
 _OPAQUE = 8
 _WIDENED = {"float16", "bfloat16"}
 _CAUSAL = {"": 0, "None": 0, "TopLeft": 1, "BottomRight": 2}
@@ -56,19 +55,7 @@ class _Rewriter(PyExprMutator):
         (dtype,) = dtypes
         if dtype in _WIDENED:
             given = [self.builder_.emit(relax.op.astype(arg, "float32")) for arg in given]
-        made = self.builder_.call_te(
-            attention(float(scale), causal),
-            *given,
-            primfunc_name_hint="attention",
-            primfunc_attrs={
-                "op_pattern": _OPAQUE,
-                ATTENTION: {
-                    "scale": float(scale),
-                    "causal": causal,
-                    "bias": int(len(call.args) == 4),
-                },
-            },
-        )
+        made = attention_call(self.builder_, float(scale), causal, given)
         if dtype not in _WIDENED:
             return made
         return relax.op.astype(self.builder_.emit(made), dtype)
@@ -85,9 +72,24 @@ class _Rewriter(PyExprMutator):
         return [q, *(x if isinstance(x, relax.Var) else emit(x) for x in once), *bias]
 
 
+def attention_call(
+    builder: relax.BlockBuilder, scale: float, causal: int, given: list[relax.Expr]
+) -> relax.Call:
+    """One kernel of queries, keys, values, and perhaps a bias; its attribute says what it is."""
+    info = {"scale": scale, "causal": causal, "bias": int(len(given) == 4)}
+    return builder.call_te(
+        attention(scale, causal),
+        *given,
+        primfunc_name_hint="attention",
+        primfunc_attrs={"op_pattern": _OPAQUE, ATTENTION: info},
+    )
+
+
 def attention(scale: float, causal: int) -> Any:
     """``q [B, M, H, D], k [B, N, KV, D], v [B, N, KV, E] -> [B, M, H, E]``, perhaps with a bias
     that broadcasts to ``[B, H, M, N]``; queries of head ``h`` read keys of ``h // (H / KV)``.
+
+    All between is float32; the result is of the type of ``q``.
     """
 
     def make(q: te.Tensor, k: te.Tensor, v: te.Tensor, *bias: te.Tensor) -> te.Tensor:
@@ -101,14 +103,16 @@ def attention(scale: float, causal: int) -> Any:
         step = te.reduce_axis((0, d), "d")
         dots = te.compute(
             (b, h, m, n),
-            lambda i, j, y, x: te.sum(q(i, y, j, step) * k(i, x, shared(j), step), axis=step),
+            lambda i, j, y, x: te.sum(
+                as_float32(q(i, y, j, step)) * as_float32(k(i, x, shared(j), step)), axis=step
+            ),
             name="dots",
         )
 
         def score(i: Any, j: Any, y: Any, x: Any) -> Expr:
             value = dots(i, j, y, x) * tirx.const(scale, "float32")
             if bias:
-                value = value + bias[0](*broadcast(bias[0].shape, (i, j, y, x)))
+                value = value + as_float32(bias[0](*broadcast(bias[0].shape, (i, j, y, x))))
             if causal:
                 last = y if causal == 1 else y + (n - m)
                 value = tirx.Select(x <= last, value, tirx.min_value("float32"))
@@ -129,11 +133,15 @@ def attention(scale: float, causal: int) -> Any:
         u = te.reduce_axis((0, n), "u")
         mixed = te.compute(
             (b, m, h, v.shape[3]),
-            lambda i, y, j, e: te.sum(power(i, j, y, u) * v(i, u, shared(j), e), axis=u),
+            lambda i, y, j, e: te.sum(
+                power(i, j, y, u) * as_float32(v(i, u, shared(j), e)), axis=u
+            ),
             name="mixed",
         )
         return te.compute(
-            mixed.shape, lambda i, y, j, e: mixed(i, y, j, e) / total(i, j, y), name="attention"
+            mixed.shape,
+            lambda i, y, j, e: (mixed(i, y, j, e) / total(i, j, y)).astype(str(q.dtype)),
+            name="attention",
         )
 
     return make

@@ -14,10 +14,11 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from burnish.passes.dequantize import CodeLayout, dequantized_value
 from burnish.passes.graph import op_name, without_turn
-from burnish.passes.lower_attention import broadcast
+from burnish.passes.lower_attention import attention_call, broadcast
 from burnish.passes.quantize import quantized_layout
 from burnish.passes.repeated_heads import repeated_heads
 from burnish.passes.rewrite import rewritten
+from burnish.targets.attention_form import Sizes, sizes_of
 from burnish.targets.gpu.matvec import ROWS
 
 FLOATS = ("float32", "float16", "bfloat16")
@@ -32,19 +33,23 @@ class LowerContractions:
     1. ``matmul`` becomes a kernel; where an operand is a transpose of its last two axes, the
        kernel reads what was transposed. Where few rows meet a quantized weight, it reads the codes.
     2. ``conv2d`` of two-byte floats sums in float32.
-    3. ``attention`` becomes two such products with a softmax between them; keys and values that
-       were repeated for grouped queries are read where they are. Windowed attention is left alone.
+    3. ``attention`` becomes one kernel where ``fuses`` says that the target has one for its sizes,
+       else two such products with a softmax between them; keys and values that were repeated for
+       grouped queries are read where they are. Windowed attention is left alone.
     """
 
+    fuses: Callable[[Sizes], bool] = lambda _sizes: False
+
     def transform_module(self, mod: tvm.IRModule, _ctx: object) -> tvm.IRModule:
-        return relax.transform.DeadCodeElimination()(rewritten(mod, _Rewriter))
+        made = rewritten(mod, lambda mod: _Rewriter(mod, self.fuses))
+        return relax.transform.DeadCodeElimination()(made)
 
 
 @mutator
 class _Rewriter(PyExprMutator):
-    def __init__(self, mod: tvm.IRModule) -> None:
+    def __init__(self, mod: tvm.IRModule, fuses: Callable[[Sizes], bool]) -> None:
         super().__init__(mod)
-        self.mod = mod
+        self.mod, self.fuses = mod, fuses
 
     def visit_call_(self, call: relax.Call) -> relax.Expr:
         call = super().visit_call_(call)
@@ -114,6 +119,10 @@ class _Rewriter(PyExprMutator):
         scale = attrs.scale.value if attrs.scale is not None else None
         if scale is None:
             scale = 1 / math.sqrt(int(q.ty.shape[3]))
+        sizes = sizes_of(q.ty, k.ty, v.ty)
+        same = {str(x.ty.dtype) for x in (q, k, v, *bias)} == {dtype}
+        if sizes is not None and same and self.fuses(sizes):
+            return attention_call(self.builder_, float(scale), causal, [q, k, v, *bias])
         scores = emit(
             self.builder_.call_te(
                 attention_scores(float(scale), causal), q, k, *bias, primfunc_name_hint="scores"

@@ -52,6 +52,14 @@ class Orders(nn.Module):
         return ordered.values, ordered.indices, spread, x.std(1), torch.sort(x, 1).values
 
 
+class Attentions(nn.Module):
+    """One query, and queries that share keys under a causal mask."""
+
+    def forward(self, q, k, v):
+        attend = nn.functional.scaled_dot_product_attention
+        return attend(q[:, :, :1], k, v), attend(q, k[:, :1], v[:, :1], is_causal=True)
+
+
 NETS = {
     "mlp": lambda: (made(Mlp), (torch.randn(7, 20),), {}),
     "classifier": lambda: (made(Classifier), (torch.randn(1, 3, 13, 11),), {}),
@@ -61,6 +69,11 @@ NETS = {
         {},
     ),
     "images": lambda: (made(Images), (torch.randn(1, 3, 13, 11),), {}),
+    "attentions": lambda: (
+        Attentions(),
+        (torch.randn(1, 2, 33, 12), torch.randn(1, 2, 40, 12), torch.randn(1, 2, 40, 12)),
+        {},
+    ),
     "orders": lambda: (Orders(), (torch.randn(3, 17),), {}),
     "int4": lambda: (made(Mlp), (torch.randn(3, 20),), {"quantize": "int4", "do_no_harm": False}),
     "int8": lambda: (made(Mlp), (torch.randn(3, 20),), {"quantize": "int8", "do_no_harm": False}),

@@ -26,7 +26,7 @@ from tvm.ir.prim import Add, Mul
 from burnish.compiler.profile.amounts import amount, least, part, plus, product, times
 from burnish.compiler.profile.kernel import Amount
 from burnish.passes.kernels import USEFUL
-from burnish.targets.cpu.attention import ATTENTION
+from burnish.targets.attention_form import ATTENTION
 from burnish.targets.cpu.stages import HEAVY, Iter, Program, Stage, loads, read_program, walk
 from burnish.targets.cpu.winograd import WINOGRAD
 

@@ -21,12 +21,12 @@ from tvm import tirx
 from tvm.ir import Expr, Var
 from tvm.tirx import Stmt
 
+from burnish.targets.attention_form import ATTENTION
 from burnish.targets.cpu import attention_block, loops, maps
 from burnish.targets.cpu.attention_pack import pack, workspaces
 from burnish.targets.cpu.attention_plan import FEW_ROWS, Plan, plan
 from burnish.targets.target import CpuTarget
 
-ATTENTION = "burnish.attention"
 _CHUNKS = 4
 """Runs of tasks a thread takes; the tasks of a run share their memory."""
 

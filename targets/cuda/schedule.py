@@ -1,6 +1,6 @@
 """The default schedule of a CUDA kernel: the first rule that applies.
 
-0. ``recurrence``  LSTM, GRU and RNN: a block a row
+0. ``attention``  as one kernel; ``recurrence``  LSTM, GRU and RNN: a block a row
 1. ``matvec``  products of few rows
 2. ``split``  products with long sums and few tiles: sums in parts, by the rules for products
 3. ``warp-group``  products of two-byte floats and int8 on ``sm_90a``, by our own rule
@@ -19,7 +19,7 @@ from __future__ import annotations
 from tvm import tirx
 from tvm.s_tir import dlight
 
-from burnish.targets.cuda import products, split, tensor_core, wgmma
+from burnish.targets.cuda import attention, products, split, tensor_core, wgmma
 from burnish.targets.cuda.target import CudaTarget
 from burnish.targets.gpu import matvec, recurrence, small_products
 from burnish.targets.gpu.launch import Device
@@ -42,6 +42,7 @@ def _few_rows(func: tirx.PrimFunc, target: CudaTarget) -> tirx.PrimFunc | None:
 _MATMUL: Rule[CudaTarget] = dlight_rule(dlight.gpu.Matmul())
 
 RULES: dict[str, Rule[CudaTarget]] = {
+    "attention": attention.emit,
     "recurrence": lambda func, _target: recurrence.emit(func, DEVICE),
     "matvec": _few_rows,
     "split": split.rule([wgmma.emit, tensor_core.emit, _MATMUL]),

@@ -1,6 +1,7 @@
 """The default schedule of an OpenCL kernel: the first rule that applies and fits the device.
 
-0. ``scans``, ``recurrence``  running sums and products; LSTM, GRU and RNN: by our own rules
+0. ``attention``, ``scans``, ``recurrence``  attention as one kernel; running sums and products;
+   LSTM, GRU and RNN: by our own rules
 1. ``matvec``, ``small products``  products of up to eight rows, and batches of small ones: ours
 2. ``matmul``, ``gemv``, ``reduction``, ``general-reduction``  dlight's, of TVM
 3. ``fallback``  dlight's: every element a work item, whatever the kernel does
@@ -17,7 +18,7 @@ from tvm.s_tir import dlight
 
 from burnish.targets.gpu import matvec, recurrence, small_products
 from burnish.targets.gpu.launch import Device
-from burnish.targets.opencl import scans
+from burnish.targets.opencl import attention, scans
 from burnish.targets.opencl.limits import fits
 from burnish.targets.opencl.target import OpenclTarget
 from burnish.targets.rules import RULE, Rule, dlight_rule, laid_out
@@ -34,6 +35,7 @@ def device_of(target: OpenclTarget) -> Device:
 
 
 RULES: dict[str, Rule[OpenclTarget]] = {
+    "attention": attention.emit,
     "scans": scans.emit,
     "recurrence": lambda func, target: recurrence.emit(func, device_of(target)),
     "matvec": lambda func, target: matvec.emit(func, device_of(target)),
