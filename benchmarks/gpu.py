@@ -26,7 +26,7 @@ import torch
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-from gpu_cases import CASES, Case, case_id  # noqa: E402
+from gpu_cases import CASES, Case, case_id, runs_on  # noqa: E402
 from gpu_runtime import Loaded, open_runtime  # noqa: E402
 from gpu_weights import made, tensors_of  # noqa: E402
 
@@ -49,6 +49,8 @@ def main() -> None:
     torch.backends.cudnn.allow_tf32 = False
     for case in CASES:
         if not (HERE / f"libraries/{case_id(case)}.so").is_file():
+            continue
+        if not runs_on(case, torch.cuda.get_device_capability()):
             continue
         if given.only and case_id(case) not in given.only:
             continue

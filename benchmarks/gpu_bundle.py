@@ -54,7 +54,8 @@ def main() -> None:
         if given.only and case_id(case) not in given.only:
             continue
         try:
-            put_library(given.work / "libraries", case, given.target)
+            target = f"cuda:{case.arch}" if case.arch else given.target
+            put_library(given.work / "libraries", case, target)
         except BurnishError as error:
             failed.append(case_id(case))
             print(f"{case_id(case)} left out: {str(error)[:2000]}", flush=True)

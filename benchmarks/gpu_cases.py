@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +13,15 @@ from burnish.models import bench_nets
 
 @dataclass(frozen=True)
 class Case:
-    """A model by name, in a float type; ``flops`` of a call for kernels alone, else 0."""
+    """A model by name, in a float type; ``flops`` of a call for kernels alone, else 0; ``arch``
+    where it is built for that alone."""
 
     name: str
     dtype: str
     make: Callable[[], tuple[nn.Module, tuple[Tensor, ...]]]
     kernel: bool = False
     flops: int = 0
+    arch: str = ""
 
     def load(self) -> tuple[nn.Module, tuple[Tensor, ...]]:
         """The model and example inputs, on the CPU; the same at every call."""
@@ -76,7 +78,7 @@ def _net(name: str, dtype: str) -> Case:
     return Case(name, dtype, lambda: bench_nets.load(name))
 
 
-CASES = (
+_PORTABLE = (
     _net("mlp-b32", "float32"),
     _net("mlp-b32", "float16"),
     _net("bert-base", "float16"),
@@ -92,8 +94,34 @@ CASES = (
     _product(77, 130, 333),
     _product(1, 4096, 4096),
     _convolution(8, 256, 28, 3),
+    _product(512, 512, 8192),
+    _product(49, 512, 4608),
+    _product(16, 1000, 2048),
+)
+_BY_WARP_GROUPS = (
+    "product-4096x4096x4096",
+    "product-1024x3072x768",
+    "product-128x3072x768",
+    "product-512x512x8192",
+    "convolution-8x256x28x28-3x3",
+    "bert-base-b8",
+    "resnet50-b8",
+)
+HOPPER = "sm_90a"
+CASES = (
+    *_PORTABLE,
+    *[
+        replace(case, arch=HOPPER)
+        for case in _PORTABLE
+        if case.name in _BY_WARP_GROUPS and case.dtype == "float16"
+    ],
 )
 
 
 def case_id(case: Case) -> str:
-    return f"{case.name}-{case.dtype}"
+    return f"{case.name}-{case.dtype}{f'-{case.arch}' if case.arch else ''}"
+
+
+def runs_on(case: Case, capability: tuple[int, int]) -> bool:
+    """Whether a GPU of that compute capability runs the case: those for Hopper alone, only it."""
+    return case.arch != HOPPER or capability == (9, 0)
