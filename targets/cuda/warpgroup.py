@@ -142,7 +142,8 @@ def code_of(group: Group) -> str:
     """The function in CUDA C++: ``c += a b``, of the 128 threads of a group together.
 
     Operands were written by plain stores and copies, which the instructions read by another way:
-    hence the fence for the proxy. Sums are there when it returns.
+    hence the fence for the proxy. Sums are there when it returns; the fence and the wait name them,
+    so that the compiler moves nothing of theirs between the two.
     """
     count, sums = group.held, {"float32": "float", "int32": "int"}[group.sums]
     constraint = {"float": "f", "int": "r"}[sums]
@@ -165,7 +166,7 @@ __forceinline__ __device__ void {group.name}({sums}* c, const void* a, const voi
   unsigned long long from_a = {fixed_a:#x}ULL | (__cvta_generic_to_shared(a) >> 4 & 0x3fff);
   unsigned long long from_b = {fixed_b:#x}ULL | (__cvta_generic_to_shared(b) >> 4 & 0x3fff);
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-  asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+  asm volatile("wgmma.fence.sync.aligned;" : {registers} :: "memory");
   #pragma unroll
   for (int step = 0; step < {steps}; ++step) {{
     asm volatile("{{ .reg .pred p; setp.ne.b32 p, {last}, 0; {instruction} }}"
@@ -173,7 +174,7 @@ __forceinline__ __device__ void {group.name}({sums}* c, const void* a, const voi
       : "l"(from_a + {step_a} * step), "l"(from_b + {step_b} * step), "r"(1) : "memory");
   }}
   asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
-  asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+  asm volatile("wgmma.wait_group.sync.aligned 0;" : {registers} :: "memory");
 }}
 """
 
