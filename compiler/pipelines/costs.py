@@ -48,6 +48,7 @@ DEPTH = 2
 MOST_MICRO_BATCHES = 64
 
 Said = Callable[[str], None]
+DEFAULT = CompileConfig()
 
 
 class CountedCosts(CostModel):
@@ -88,11 +89,11 @@ def stage_names(devices: Sequence[CoreSet]) -> tuple[str, ...]:
 def stage_problem(
     graph: tvm.IRModule,
     devices: Sequence[CoreSet],
-    settings: CompileConfig,
-    target: str,
-    costs: str,
-    handoff_s: float,
-    said: Said,
+    settings: CompileConfig = DEFAULT,
+    target: str = "cpu",
+    costs: str = "measured",
+    handoff_s: float = 1e-4,
+    said: Said = lambda text: None,
 ) -> Problem:
     """The graph's groups on each device, linked by memory; limits are ``settings.memory``.
 

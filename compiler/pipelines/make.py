@@ -289,7 +289,7 @@ def _graph(imported: Imported, target: str, settings: CompileConfig) -> tvm.IRMo
     return graph
 
 
-def cleaned(imported: Imported, target: str) -> tvm.IRModule:
+def cleaned(imported: Imported, target: str = "cpu") -> tvm.IRModule:
     """The graph after its clean-up: what its operators are counted on."""
     default = CompileConfig()
     cpu = target_for(target, default)
