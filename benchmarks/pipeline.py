@@ -3,6 +3,7 @@
     python benchmarks/pipeline.py costs [--model NAME ...]
     python benchmarks/pipeline.py prepare [--model NAME ...] [--folder FOLDER]
     python benchmarks/pipeline.py measure [--model NAME ...] [--folder FOLDER] [--out FOLDER]
+    python benchmarks/pipeline.py scale [--model NAME ...] [--out FOLDER]
 
 ``costs`` times the models' operators, each alone, and ``measure`` the models, for about a minute
 each: both want a quiet machine. ``prepare`` compiles between them. What is measured:
@@ -16,6 +17,9 @@ each: both want a quiet machine. ``prepare`` compiles between them. What is meas
 They take turns, calls of batch 1 as fast as they go; a call's result is not waited for by the next
 one in the pipeline only. Throughput is the median over the rounds; times of a machine that was not
 quiet are marked ``?``. Each of the two-core forms is set beside the one core of its own round.
+
+``scale`` says by simulation, from the times of the operators, what up to 64 such cores would do
+with ``MANY`` micro-batches over links of three kinds.
 """
 
 from __future__ import annotations
@@ -38,13 +42,20 @@ MODELS = {"resnet50": "ResNet-50", "bert-base": "BERT-base, 128 tokens",
           "smollm2": "SmolLM2-135M prefill, 128 tokens"}  # fmt: skip
 FORMS = ("one core", "pipeline", "two threads", "two copies")
 CORES = (0, 1)
+COUNTS, MANY = (1, 2, 4, 8, 16, 32, 64), 512
+LINKS = {
+    "shared memory": (1e-4, 2e10),
+    "10 Gbit/s Ethernet": (5e-5, 1.1e9),
+    "1 Gbit/s Ethernet": (1e-4, 1.1e8),
+}
+"""Seconds of latency, and bytes a second."""
 FOLDER = Path("build/pipeline-bench")
 RESULTS = Path(__file__).parent / "results"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("what", choices=("costs", "prepare", "measure", "serve"))
+    parser.add_argument("what", choices=("costs", "prepare", "measure", "scale", "serve"))
     parser.add_argument("--model", action="append", choices=MODELS, help="all by default")
     parser.add_argument("--folder", type=Path, default=FOLDER)
     parser.add_argument("--out", type=Path, default=RESULTS)
@@ -60,6 +71,8 @@ def main() -> int:
     for name in options.model or MODELS:
         if options.what == "costs":
             costs(name)
+        elif options.what == "scale":
+            scaled(name, options.out)
         elif options.what == "prepare":
             prepare(name, options.folder / name)
         else:
@@ -71,19 +84,45 @@ def costs(name: str) -> None:
     """Time the operators that are not known yet, on one core."""
     import os
 
+    os.sched_setaffinity(0, CORES[:1])
+    problem = problem_of(name)
+    whole = sum(next(iter(node.seconds.values())) for node in problem.nodes)
+    print(f"{name}: {len(problem.nodes)} groups, {1e3 * whole:.2f} ms together")
+
+
+def problem_of(name: str) -> Any:
+    """The model on one core, by the measured times of its operators."""
     from burnish import import_model
-    from burnish.compiler.config import CompileConfig
     from burnish.compiler.pipelines.core_sets import CoreSet
     from burnish.compiler.pipelines.costs import stage_problem
     from burnish.compiler.pipelines.make import cleaned
     from burnish.models import bench_nets
 
-    os.sched_setaffinity(0, CORES[:1])
-    graph = cleaned(import_model(*bench_nets.load(name)), "cpu")
-    devices = [CoreSet(f"cpu@{core}", (core,)) for core in CORES]
-    problem = stage_problem(graph, devices, CompileConfig(), "cpu", "measured", 1e-4, print)
-    whole = sum(node.seconds[devices[0].name] for node in problem.nodes)
-    print(f"{name}: {len(problem.nodes)} groups, {1e3 * whole:.2f} ms together")
+    graph = cleaned(import_model(*bench_nets.load(name)))
+    return stage_problem(graph, [CoreSet("cpu@0", (0,))], said=print)
+
+
+def scaled(name: str, out: Path) -> None:
+    """Write ``pipeline-scaling.json`` with the model."""
+    from burnish.compiler.placement.simulate import scaling
+
+    problem = problem_of(name)
+    alone = sum(node.seconds["cpu@0"] for node in problem.nodes)
+    rows = []
+    for link, (latency, rate) in LINKS.items():
+        found = scaling(
+            problem, "cpu@0", [n for n in COUNTS if n <= len(problem.nodes)],
+            micro_batches=MANY, latency_seconds=latency, bytes_per_second=rate,
+        )  # fmt: skip
+        rows += [
+            {"link": link, "devices": one.devices, "times_one": one.times,
+             "bubble": one.simulation.bubble, "slowest_ms": 1e3 * one.cut.slowest,
+             "limit": one.simulation.limit}
+            for one in found
+        ]  # fmt: skip
+        print(f"{MODELS[name]}, {link}: " + ", ".join(f"{r.devices}: {r.times:.1f}" for r in found))
+    row = {"model": name, "one_core_ms": 1e3 * alone, "micro_batches": MANY, "simulated": rows}
+    write_row(out / "pipeline-scaling.json", row)
 
 
 def prepare(name: str, folder: Path) -> None:
@@ -162,7 +201,6 @@ class Server:
 def measured(name: str, options: argparse.Namespace) -> None:
     """Measure one model in turns, and write ``pipeline.json`` with it."""
     import burnish
-    from burnish.compiler.measure import describe_machine
     from burnish.compiler.measure.load import LoadMeter
 
     folder = options.folder / name
@@ -208,15 +246,21 @@ def measured(name: str, options: argparse.Namespace) -> None:
         "others": max(others),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
-    options.out.mkdir(parents=True, exist_ok=True)
+    write_row(options.out / "pipeline.json", row)
     timeline.draw(options.out / f"pipeline-{name}.png")
-    path = options.out / "pipeline.json"
+    print_row(row)
+
+
+def write_row(path: Path, row: dict[str, Any]) -> None:
+    """The file with this model's row, and what it had of the others."""
+    from burnish.compiler.measure import describe_machine
+
+    path.parent.mkdir(parents=True, exist_ok=True)
     known = json.loads(path.read_text())["models"] if path.is_file() else []
-    rows = [*(item for item in known if item["model"] != name), row]
+    rows = [*(item for item in known if item["model"] != row["model"]), row]
     rows.sort(key=lambda item: list(MODELS).index(item["model"]))
     data = {"schema": 1, "machine": describe_machine(2), "models": rows}
     path.write_text(json.dumps(data, indent=1) + "\n")
-    print_row(row)
 
 
 def _rate(

@@ -98,10 +98,12 @@ class Flight:
                 self.check()
                 left = end - time.monotonic()
                 if left <= 0:
-                    raise PipelineError(
+                    # What was not done in time may write into its frame at any later one.
+                    self.error = PipelineError(
                         f"micro-batch {number} was not done within {limit_s:g} s; a longer "
                         "timeout_s waits longer"
                     )
+                    raise self.error
                 self._changed.wait(left)
         results = [a.copy() for a in self.frames.arrays(frame, self.plan.results)]
         with self._changed:

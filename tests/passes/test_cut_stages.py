@@ -15,7 +15,13 @@ from tvm.script import relax as R
 from tvm.script import tirx as T
 
 import burnish
-from burnish.passes.cut_stages import Cut, binding_names, crossing_bytes, cut_stages
+from burnish.passes.cut_stages import (
+    Cut,
+    binding_names,
+    crossing_bytes,
+    cut_stages,
+    in_order_of_stages,
+)
 from burnish.passes.params import get_params, weight_vars, with_params
 
 
@@ -173,6 +179,22 @@ def test_any_cut_of_a_transformer_block_is_whole(data: st.DataObject) -> None:
     assert set(cut.results) <= known
     computed = [name for stage in cut.stages for name in stage.computes]
     assert len(computed) == len(set(computed))
+
+
+def test_stages_of_branches_are_put_in_order() -> None:
+    """Every other binding of a block is of another stage where what it reads allows."""
+    mod = BLOCK.mod
+    made = [b.var for block in mod["main"].body.blocks for b in block.bindings]
+    stages = {var: int(at > 8) for at, var in enumerate(made) if at % 2}
+    ordered, points = in_order_of_stages(mod, stages)
+    names = [b.var for block in ordered["main"].body.blocks for b in block.bindings]
+    assert set(names) == set(made)
+    assert len(points) == 1
+    assert all(stages.get(var, 0) == 0 for var in names[: points[0]])
+    assert all(stages.get(var, 1) == 1 for var in names[points[0] :])
+    assert len(cut_stages(ordered, points).stages) == 2
+    with pytest.raises(ValueError, match="is of stage 0 and reads a value of stage 1"):
+        in_order_of_stages(mod, {made[0]: 1, made[1]: 0})
 
 
 @I.ir_module

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -212,3 +214,28 @@ def test_a_thousand_micro_batches_with_a_stage_killed_every_hundred(
         want = net(torch.cat(batches)).split(ROWS)
     for got, expected in zip(found, want, strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_nothing_is_left_of_a_program_that_is_ended(saved: Path, how: signal.Signals) -> None:
+    code = (
+        "import itertools, numpy, sys, burnish\n"
+        "run = burnish.load_pipeline(sys.argv[1])\n"
+        "print(*run.pids, flush=True)\n"
+        "for _ in run.stream(itertools.repeat(numpy.ones((3, 20), 'float32'))): pass\n"
+    )
+    command = [sys.executable, "-c", code, str(saved)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as program:
+        assert program.stdout is not None
+        pids = program.stdout.readline().split()
+        assert len(pids) == 2
+        assert all(Path(f"/proc/{pid}").exists() for pid in pids)
+        program.send_signal(how)
+        assert program.wait(30) != 0
+    end = time.monotonic() + 20
+    while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
