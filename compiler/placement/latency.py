@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 from burnish.compiler.artifact import cache_folder
 from burnish.compiler.cache_key import source_digest, versions
 from burnish.compiler.errors import ConfigError
-from burnish.compiler.measure import ArtifactRunner, MeasureService, describe_machine
+from burnish.compiler.measure import ArtifactRunner, MeasureService, Timing, describe_machine
 from burnish.compiler.measure.cache import TimingCache
 from burnish.compiler.placement.costs import CostModel, OperatorTime
 from burnish.compiler.placement.links import measured_links
@@ -93,6 +94,9 @@ def predict_latency(
         variance += abs(_sum(apart, times, found.weight_bytes, cache)[0]) ** 2
     moved = _transfers(found, optimized, links)
     call = call_seconds(target, _leaves(optimized))
+    if isinstance(target, HeteroTarget) or found.uncertain:
+        # Such calls are not recorded: the virtual machine starts each kernel.
+        call += dispatch_seconds() * sum(count for _, count in found.calls)
     return Latency(spent, moved, call, math.sqrt(variance))
 
 
@@ -143,6 +147,19 @@ class _Halves(torch.nn.Module):
         return made[0] if len(made) == 1 else made
 
 
+class _Products(torch.nn.Module):
+    """``count`` small kernels, one after another."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.layers = torch.nn.Sequential(
+            *(torch.nn.Linear(16, 16, bias=False) for _ in range(count))
+        )
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.layers(x)
+
+
 def call_seconds(
     target: Any, leaves: int, *, cache_dir: str | os.PathLike[str] | None = None
 ) -> float:
@@ -151,34 +168,66 @@ def call_seconds(
     From two networks of nothing but the smallest kernels, one with one input and output, one with
     four of each; kept between runs.
     """
-    if not isinstance(target, CpuTarget):
-        target = target.host if not isinstance(target, HeteroTarget) else target
-    cache = TimingCache(cache_dir or cache_folder() / "calls")
-    spent = []
-    for count in (1, 4):
-        parts = {
-            "leaves": 2 * count,
-            "target": str(target),
-            "cpu": describe_machine()["cpu"],
-            "sources": source_digest(),
-            "versions": versions(),
-        }
-        key = TimingCache.key(**parts)
-        if cache.get(key) is None:
-            cache.put_all({key: {**parts, "timing": _call_timing(target, count).to_dict()}})
-        timing = cache.get(key)
-        spent.append(timing.p50 / 1e3 if timing is not None else 0.0)
+    if not isinstance(target, HeteroTarget | CpuTarget):
+        target = target.host
+    spent = [
+        _call_s(_Halves(), [torch.ones(1, 16)] * count, target, f"halves {count}", cache_dir)
+        for count in (1, 4)
+    ]
     each = max(0.0, (spent[1] - spent[0]) / 6)
     return max(0.0, spent[0] - 2 * each) + leaves * each
 
 
-def _call_timing(target: Any, count: int) -> Any:
-    import tempfile
+MANY = 17
 
+
+def dispatch_seconds(*, cache_dir: str | os.PathLike[str] | None = None) -> float:
+    """What the virtual machine takes to start a kernel of a CPU, over a recorded call's.
+
+    From one and :data:`MANY` small kernels, each way; kept between runs.
+    """
+    spent = {
+        (target, count): _call_s(
+            _Products(count), [torch.ones(1, 16)], target, f"products {count}", cache_dir
+        )
+        for target in ("cpu", "hetero:cpu,cpu:1")
+        for count in (1, MANY)
+    }
+    slopes = [
+        (spent[target, MANY] - spent[target, 1]) / (MANY - 1)
+        for target in ("cpu", "hetero:cpu,cpu:1")
+    ]
+    return max(0.0, slopes[1] - slopes[0])
+
+
+def _call_s(
+    net: torch.nn.Module,
+    given: list[torch.Tensor],
+    target: Any,
+    what: str,
+    cache_dir: str | os.PathLike[str] | None,
+) -> float:
+    """Seconds of a call of a network, taken once."""
+    cache = TimingCache(cache_dir or cache_folder() / "calls")
+    parts = {
+        "call": what,
+        "target": str(target),
+        "cpu": describe_machine()["cpu"],
+        "sources": source_digest(("runtime", "targets")),
+        "versions": versions(),
+    }
+    key = TimingCache.key(**parts)
+    timing = cache.get(key)
+    if timing is None:
+        timing = _call_timing(net, given, target)
+        cache.put_all({key: {**parts, "timing": timing.to_dict()}})
+    return timing.p50 / 1e3
+
+
+def _call_timing(net: torch.nn.Module, given: list[torch.Tensor], target: Any) -> Timing:
     from burnish.compiler import driver
 
-    given = tuple(torch.ones(1, 16) for _ in range(count))
-    compiled = driver.compile(_Halves().eval(), given, target=target, cache=False)
+    compiled = driver.compile(net.eval(), tuple(given), target=target, cache=False)
     with (
         tempfile.TemporaryDirectory(prefix="burnish-call-") as folder,
         MeasureService(1) as service,

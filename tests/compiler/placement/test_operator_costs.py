@@ -263,6 +263,19 @@ def test_predicted_latency_is_the_sum_of_its_parts(optimized, tmp_path, monkeypa
     )
 
 
+def test_branches_are_started_by_the_virtual_machine_which_costs_more(tmp_path, monkeypatch):
+    class Branch(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.cond(x.sum() > 0, lambda y: y @ y, lambda y: y + 1, (x,))
+
+    monkeypatch.setattr("burnish.compiler.placement.latency.call_seconds", lambda *_: 0.0)
+    monkeypatch.setattr("burnish.compiler.placement.latency.dispatch_seconds", lambda: 1e-6)
+    branch = driver.optimize(driver.import_model(Branch(), (torch.ones(8, 8),)), "cpu")
+    found = predict_latency(branch, Given(tmp_path))
+    assert found.seconds == pytest.approx(3 * (1e-3 + 1e-6))
+    assert found.error == pytest.approx(1e-4 * np.sqrt(2.5)), "equal sides are no doubt"
+
+
 @pytest.mark.parametrize("memory", [{"cpu": "much"}, {"cpu": -1}, {"cpu": True}, "2 GB"])
 def test_memory_that_is_no_size_is_refused(memory):
     with pytest.raises(ConfigError, match="memory"):
