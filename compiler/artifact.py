@@ -129,6 +129,8 @@ def _target(compiled: Compiled) -> dict[str, Any]:
 def _libraries(compiled: Compiled) -> dict[str, dict[str, str]]:
     """What the model needs of each library of NVIDIA's that its configuration names."""
     named = {name.partition(":")[0] for name in compiled.config.libraries}
+    if isinstance(compiled.target, HeteroTarget):
+        named |= {one.backend for one in compiled.target.places}
     found = {name: {"least": least} for name, least in libraries.LEAST.items() if name in named}
     engines = [tensor for name, tensor in compiled.params.items() if is_engine(name)]
     if engines:

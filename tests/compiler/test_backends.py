@@ -14,14 +14,16 @@ import burnish
 from burnish.compiler.driver import import_model
 from burnish.compiler.errors import BuildError, ConfigError, PassError
 from burnish.compiler.parity import parity
-from burnish.compiler.placed import supports
+from burnish.compiler.placed import seconds_of, supports
 from burnish.passes import backends
 from burnish.passes.backends import Code
 from burnish.passes.graph import bindings, op_name
 from burnish.passes.offload import OffloadRegions
 from burnish.passes.params import get_params
 from burnish.passes.place import nodes
+from burnish.passes.regions import find_regions
 from burnish.passes.support import DeviceSupport
+from burnish.runtime.reading import read_artifact
 from burnish.targets import hetero
 from burnish.targets.choose import choose_target
 from cuda_support import require_compiler
@@ -110,6 +112,14 @@ def test_a_call_that_fails_is_an_error(device):
         compiled(x)
 
 
+def test_placement_by_cost_asks_it_what_a_region_takes(device):
+    device(Rectifier(says=("relax.nn.relu", "relax.tanh")))
+    target = choose_target("hetero:rectifier,cublas,cpu")
+    mod = import_model(net(), (torch.randn(3, 6),)).mod
+    (region,) = find_regions(mod["main"], lambda call: not Rectifier().why_not(call))
+    assert [seconds_of(place, region) for place in target.places[:2]] == [1e-6, None]
+
+
 def test_regions_that_are_not_worth_it_stay_unless_placed():
     mod = import_model(net(), (torch.randn(3, 6),)).mod
     assert OffloadRegions(Rectifier())(mod).same_as(mod)
@@ -152,11 +162,13 @@ def test_a_device_that_is_not_registered_here():
         burnish.compile(net(), (torch.randn(3, 6),), target="hetero:rectifier,cpu")
 
 
-def test_cublas_is_a_device_for_products():
+def test_cublas_is_a_device_for_products(tmp_path):
     require_compiler()
     model, x = made(Mlp), torch.randn(4, 20)
     compiled = burnish.compile(model, (x,), target="hetero:cublas,cuda:sm_90:0,cpu")
     assert b"burnish_cublas_matmul" in compiled.library.read_bytes()
+    path = compiled.save(tmp_path / "net.burnish")
+    assert "cublas" in read_artifact(path).manifest.libraries
     row = next(row for row in compiled.report.rows if row.name == "PartitionGraph")
     assert {one["device"] for one in row.details["regions"]} >= {"cublas"}
     able = supports(choose_target("hetero:cublas,cpu"))["cublas"]

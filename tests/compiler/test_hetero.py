@@ -14,6 +14,7 @@ import burnish
 from burnish import cli
 from burnish.compiler.errors import ArtifactError, ConfigError, PassError, TargetError
 from burnish.compiler.parity import parity
+from cuda_stub import build_stub, run_under_stub
 from cuda_support import require_compiler
 from opencl_support import require_device
 
@@ -107,8 +108,20 @@ def test_a_device_that_is_not_here_is_missed_when_loading_and_calling(tmp_path):
         burnish.load(path)
 
 
+STUBBED = """
+import sys
+import numpy as np
+import burnish
+model = burnish.load(sys.argv[1])
+for _ in range(2):
+    print(model(np.ones((2, 3, 6, 5), "float32"))["sum"].shape)
+"""
+
+
 def test_three_kinds_of_device_in_one_library(tmp_path):
+    """OpenCL's kernels and the CPU's run; CUDA's are launched under a stand-in for the driver."""
     require_compiler()
+    require_device()
     net, x = made(Net), torch.randn(2, 3, 6, 5)
     model = burnish.compile(
         net,
@@ -122,8 +135,14 @@ def test_three_kinds_of_device_in_one_library(tmp_path):
     library = model.library.read_bytes()
     assert b"__kernel void" in library, "OpenCL's source is in it"
     assert b"__global__" not in library, "and machine code for CUDA's"
+    path = model.save(tmp_path / "net.burnish")
     with pytest.raises(ArtifactError, match="no device cuda:sm_90:0"):
-        burnish.load(model.save(tmp_path / "net.burnish"))
+        burnish.load(path)
+    printed, calls = run_under_stub(build_stub(tmp_path), STUBBED, [str(path)], "sm_90")
+    assert printed.split() == ["(2,", "8)"] * 2
+    launched = [call[1].removesuffix("_kernel") for call in calls if call[0] == "launch"]
+    assert set(launched) == kernels
+    assert launched[: len(kernels)] * 2 == launched
 
 
 def test_sizes_may_be_open():
