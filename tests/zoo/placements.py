@@ -1,6 +1,7 @@
 """Random placements of zoo models, and how far they are from the model in its own runtime.
 
-``python tests/zoo/placements.py [--seeds N] [MODEL ...]`` runs all of them, a line each.
+``PYTHONPATH=tests python tests/zoo/placements.py [--seeds N] [MODEL ...]`` runs all of them, a line
+each; ``benchmarks/results/random_placements.txt`` has such a run.
 """
 
 from __future__ import annotations
