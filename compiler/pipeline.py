@@ -164,7 +164,7 @@ def _contractions_cpu(target: CpuTarget, config: CompileConfig) -> tuple[Pass, .
 def _contractions_gpu(target: Target, config: CompileConfig) -> tuple[Pass, ...]:
     calls = (CallLibrary(chooser(config.libraries)),) if config.libraries else ()
     # TVM's own running sums count on threads of a warp that wait for each other; OpenCL has none.
-    operators = (LowerOperators(),) if isinstance(target, OpenclTarget) else ()
+    operators = (LowerOperators(scans=isinstance(target, OpenclTarget)),)
     return (*calls, LowerContractions(fuses(target)), *operators)
 
 

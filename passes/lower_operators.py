@@ -291,6 +291,9 @@ LOWERED: dict[str, Lower] = {
 }
 
 
+SCANS = frozenset(("relax.cumsum", "relax.cumprod"))
+
+
 @tvm.transform.module_pass(opt_level=0, name="LowerOperators")
 @dataclass(frozen=True)
 class LowerOperators:
@@ -298,21 +301,26 @@ class LowerOperators:
 
     TVM writes argmax, and the norms that need a mean and a variance, as reductions of pairs,
     and scans and the first of a sorted row as loops of their own; here they are plain
-    reductions one after the other, or kernels that say what they are.
+    reductions one after the other, or kernels that say what they are. Without ``scans``, running
+    sums and products stay TVM's.
     """
 
+    scans: bool = True
+
     def transform_module(self, mod: tvm.IRModule, _ctx: object) -> tvm.IRModule:
-        return rewritten(mod, _Rewriter)
+        left = frozenset[str]() if self.scans else SCANS
+        return rewritten(mod, lambda old: _Rewriter(old, left))
 
 
 @mutator
 class _Rewriter(PyExprMutator):
-    def __init__(self, mod: tvm.IRModule) -> None:
+    def __init__(self, mod: tvm.IRModule, left: frozenset[str]) -> None:
         super().__init__(mod)
+        self.left = left
 
     def visit_call_(self, call: relax.Call) -> relax.Expr:
         out = call.ty
         call = super().visit_call_(call)
-        lower = LOWERED.get(op_name(call))
+        lower = None if op_name(call) in self.left else LOWERED.get(op_name(call))
         made = lower(self.builder_, call, out) if lower is not None else None
         return call if made is None else made

@@ -21,12 +21,12 @@ from tvm.s_tir import dlight
 
 from burnish.targets.cuda import attention, products, split, tensor_core, wgmma
 from burnish.targets.cuda.target import CudaTarget
-from burnish.targets.gpu import matvec, recurrence, small_products
+from burnish.targets.gpu import matvec, recurrence, rows, small_products
 from burnish.targets.gpu.launch import Device
 from burnish.targets.rules import RULE, Rule, dlight_rule, laid_out
 from burnish.targets.serial import one_item
 
-DEVICE = Device(threads=1024, shared=48 * 1024)
+DEVICE = Device(threads=1024, shared=48 * 1024, shuffles=True)
 """What every GPU has, with no more shared memory than a kernel may have without asking."""
 _FEWER_ROWS = 4
 """Of a product that tensor cores could take: with more they are as fast, and less busy."""
@@ -51,6 +51,7 @@ RULES: dict[str, Rule[CudaTarget]] = {
     "small products": lambda func, _target: small_products.emit(func, DEVICE),
     "matmul": _MATMUL,
     "gemv": dlight_rule(dlight.gpu.GEMV()),
+    "rows": lambda func, _target: rows.emit(func, DEVICE),
     "reduction": dlight_rule(dlight.gpu.Reduction()),
     "general-reduction": dlight_rule(dlight.gpu.GeneralReduction()),
     "fallback": dlight_rule(dlight.gpu.Fallback()),

@@ -18,11 +18,13 @@ _THREAD_INDEX = 1
 
 @dataclass(frozen=True)
 class Device:
-    """Most ``threads`` of a block, bytes of its ``shared`` memory, and threads of a ``warp``."""
+    """Most ``threads`` of a block, bytes of its ``shared`` memory, and threads of a ``warp``, who
+    may hand values to each other where the device has ``shuffles``."""
 
     threads: int
     shared: int
     warp: int = 32
+    shuffles: bool = False
 
 
 def launch(blocks: loops.Extent, threads: int, body: Callable[[Expr, Expr], Stmt]) -> Stmt:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from tvm import tirx
 from tvm.s_tir import dlight
 
-from burnish.targets.gpu import matvec, recurrence, small_products
+from burnish.targets.gpu import matvec, recurrence, rows, small_products
 from burnish.targets.gpu.launch import Device
 from burnish.targets.opencl import attention, scans
 from burnish.targets.opencl.limits import fits
@@ -42,6 +42,7 @@ RULES: dict[str, Rule[OpenclTarget]] = {
     "small products": lambda func, target: small_products.emit(func, device_of(target)),
     "matmul": dlight_rule(dlight.gpu.Matmul()),
     "gemv": dlight_rule(dlight.gpu.GEMV()),
+    "rows": lambda func, target: rows.emit(func, device_of(target)),
     "reduction": dlight_rule(dlight.gpu.Reduction()),
     "general-reduction": dlight_rule(dlight.gpu.GeneralReduction()),
     "fallback": dlight_rule(dlight.gpu.Fallback()),

@@ -1,7 +1,8 @@
 """CUDA's rules without tensor cores, built for OpenCL and run there: against float64.
 
 The layout is CUDA's, with its work groups of up to 1,024; only code generation is OpenCL's, which
-knows no warps: sums over threads go by way of local memory.
+knows no warps: sums over threads go by way of local memory. Our own rules are run by tests of
+theirs (``tests/targets/gpu``).
 """
 
 from __future__ import annotations
@@ -65,21 +66,6 @@ def _mix(m: int, n: int, k: int) -> list[te.Tensor]:
     return [shares, v, attention_mix("float32")(shares, v)]
 
 
-def _normalized(m: int, n: int, _k: int) -> list[te.Tensor]:
-    x, gamma, beta = _x(m, n), _x(n, name="gamma"), _x(n, name="beta")
-    return [x, gamma, beta, topi.nn.layer_norm(x, gamma, beta, [1], 1e-5)]
-
-
-def _layer_norm(x: np.ndarray, gamma: np.ndarray, beta: np.ndarray) -> np.ndarray:
-    away = x - x.mean(-1, keepdims=True)
-    return away / np.sqrt((away**2).mean(-1, keepdims=True) + 1e-5) * gamma + beta
-
-
-def _shares(x: np.ndarray) -> np.ndarray:
-    up = np.exp(x - x.max(-1, keepdims=True))
-    return up / up.sum(-1, keepdims=True)
-
-
 def _convolved(m: int, n: int, _k: int) -> list[te.Tensor]:
     x, w = _x(1, 6, 5, m), _x(3, 3, m, n, name="w")
     return [x, w, topi.nn.conv2d_nhwc(x, w, 1, 1, 1)]
@@ -100,17 +86,6 @@ CASES = {
     ),
     "mix": Case(_mix, lambda s, v: np.einsum("bhmn,bnhe->bmhe", s, v), frozenset({"matmul"})),
     "convolution": Case(_convolved, _convolution, frozenset({"matmul"})),
-    "softmax": Case(
-        lambda m, n, _k: [x := _x(m, n), topi.nn.softmax(x)],
-        _shares,
-        frozenset({"general-reduction"}),
-    ),
-    "layer norm": Case(_normalized, _layer_norm, frozenset({"general-reduction", "reduction"})),
-    "sum": Case(
-        lambda m, n, _k: [x := _x(m, n), topi.sum(x, 1)],
-        lambda x: x.sum(1),
-        frozenset({"reduction", "gemv"}),
-    ),
     "sum of columns": Case(
         lambda m, n, _k: [x := _x(m, n), topi.sum(x, 0)],
         lambda x: x.sum(0),
@@ -144,7 +119,7 @@ def check(name: str, m: int, n: int, k: int) -> None:
     np.testing.assert_allclose(out.numpy(), expected, rtol=1e-5, atol=1e-5 * max(1, k) ** 0.5)
 
 
-QUICK = ("product", "vector", "softmax", "sum", "transpose")
+QUICK = ("product", "vector", "sum of columns", "transpose")
 
 
 @pytest.mark.parametrize(

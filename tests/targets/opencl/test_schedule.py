@@ -18,7 +18,7 @@ from burnish.passes.scan import SCAN, scan
 from burnish.targets.choose import choose_target
 from burnish.targets.device_lowering import PIPELINE
 from burnish.targets.opencl.limits import fits
-from burnish.targets.opencl.schedule import RULE, schedule
+from burnish.targets.opencl.schedule import RULE, RULES, schedule
 from burnish.targets.opencl.target import PRESETS
 from burnish.targets.serial import one_item
 from opencl_support import require_device
@@ -52,7 +52,7 @@ def source(func: tirx.PrimFunc, target: object) -> str:
 def test_rules_are_tried_in_order():
     assert schedule(product(64, 64, 64), ANY).attrs[RULE] == "matmul"
     assert schedule(product(1, 64, 64), ANY).attrs[RULE] == "matvec"
-    assert schedule(summed(5, 700), ANY).attrs[RULE] == "reduction"
+    assert schedule(summed(5, 700), ANY).attrs[RULE] == "rows"
     x = te.placeholder((7, 3), "float32", name="x")
     relu = te.create_prim_func([x, topi.nn.relu(x)])
     assert schedule(relu, ANY).attrs[RULE] == "fallback"
@@ -91,8 +91,12 @@ def test_a_name_that_c_has_not_is_changed(name):
 
 
 def test_reductions_wait_at_barriers():
-    """A warp of one work item: no step of a sum goes without a barrier."""
-    text = source(schedule(summed(3, 1000), ANY).with_attr("global_symbol", "kernel"), ANY)
+    """A warp of one work item: no step of a sum goes without a barrier. Ours has two steps."""
+    ours = source(schedule(summed(3, 1000), ANY).with_attr("global_symbol", "kernel"), ANY)
+    assert ours.count("barrier(CLK_LOCAL_MEM_FENCE)") == 2
+    with ANY.tvm():
+        found = RULES["reduction"](summed(3, 1000), ANY)
+    text = source(found.with_attr("global_symbol", "kernel"), ANY)
     assert text.count("barrier(CLK_LOCAL_MEM_FENCE)") >= 7
 
 
