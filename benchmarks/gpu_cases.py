@@ -56,6 +56,45 @@ class Convolution(nn.Module):
         return nn.functional.relu(self.conv(x))
 
 
+class Attention(nn.Module):
+    """``q [B, M, H, D]`` to ``k, v [B, N, KV, D]``, ``KV`` dividing ``H``: ``whole`` as one
+    operator, else as two products with a softmax between them."""
+
+    def __init__(self, causal: bool, whole: bool) -> None:
+        super().__init__()
+        self.causal, self.whole = causal, whole
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+        group = q.shape[1] // k.shape[1]
+        if self.whole:
+            mixed = nn.functional.scaled_dot_product_attention(
+                q, k, v, is_causal=self.causal, enable_gqa=group > 1
+            )
+            return mixed.transpose(1, 2)
+        k, v = (x.repeat_interleave(group, 1) if group > 1 else x for x in (k, v))
+        scores = (q @ k.transpose(-1, -2)).float() * q.shape[-1] ** -0.5
+        if self.causal:
+            seen = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril()
+            scores = scores.masked_fill(~seen, float("-inf"))
+        return (torch.softmax(scores, -1).to(q.dtype) @ v).transpose(1, 2)
+
+
+def _attention(
+    batch: int, heads: int, shared: int, m: int, n: int, depth: int, causal: bool, whole: bool
+) -> Case:
+    def make() -> tuple[nn.Module, tuple[Tensor, ...]]:
+        torch.manual_seed(0)
+        q = torch.randn(batch, m, heads, depth)
+        k, v = (torch.randn(batch, n, shared, depth) for _ in range(2))
+        return Attention(causal, whole), (q, k, v)
+
+    name = f"attention-{batch}x{heads}of{shared}x{m}x{n}x{depth}"
+    name += ("-causal" if causal else "") + ("" if whole else "-in-parts")
+    flops = 4 * batch * heads * m * n * depth // (2 if causal else 1)
+    return Case(name, "float16", make, True, flops)
+
+
 def _product(m: int, n: int, k: int) -> Case:
     def make() -> tuple[nn.Module, tuple[Tensor, ...]]:
         torch.manual_seed(0)
@@ -97,6 +136,16 @@ _PORTABLE = (
     _product(512, 512, 8192),
     _product(49, 512, 4608),
     _product(16, 1000, 2048),
+    *(
+        _attention(*sizes, whole)
+        for sizes in (
+            (8, 12, 12, 512, 512, 64, False),
+            (1, 16, 4, 2048, 2048, 128, True),
+            (1, 32, 8, 1, 4096, 128, False),
+            (1, 6, 3, 77, 130, 40, False),
+        )
+        for whole in (True, False)
+    ),
 )
 _BY_WARP_GROUPS = (
     "product-4096x4096x4096",

@@ -7,6 +7,7 @@ import pytest
 import torch
 import tvm
 from tvm import relax
+from tvm.tirx import PrimFunc
 
 import burnish
 from burnish.passes.lower_contractions import LowerContractions
@@ -59,6 +60,30 @@ def test_sums_of_float16_are_float32():
     x, y = np.full((1, 4096), 1, "float16"), np.full((4096, 1), 1, "float16")
     got = run(lambda _, p, q: relax.op.matmul(p, q), x, y)
     assert float(got.item()) == 4096  # a float16 sum stops at 2048
+
+
+def test_attention_is_one_kernel_where_the_target_has_one():
+    """Heads of keys that are repeated are read in place; the sizes are what the target is asked."""
+    asked = []
+
+    def lowered(fuses):
+        builder = relax.BlockBuilder()
+        shapes = [(1, 5, 4, 8), (1, 7, 2, 8), (1, 7, 2, 8)]
+        q, k, v = (
+            relax.Var(n, relax.TensorType(s, "float16")) for n, s in zip("qkv", shapes, strict=True)
+        )
+        with builder.function("main", [q, k, v]):
+            with builder.dataflow():
+                k, v = (builder.emit(relax.op.repeat(x, 2, 2)) for x in (k, v))
+                out = builder.emit_output(builder.emit(relax.op.nn.attention(q, k, v)))
+            builder.emit_func_output(out)
+        mod = LowerContractions(fuses)(builder.get())
+        return [var.name_hint for var, func in mod.functions.items() if isinstance(func, PrimFunc)]
+
+    assert lowered(lambda sizes: not asked.append(sizes)) == ["attention"]
+    (sizes,) = asked
+    assert (sizes.heads, sizes.key_heads, sizes.rows, sizes.dtype) == (4, 2, 10, "float16")
+    assert {"scores", "mix"} <= set(lowered(lambda _sizes: False))
 
 
 @pytest.mark.parametrize("causal", [None, "TopLeft", "BottomRight"])

@@ -18,8 +18,9 @@ CASES = {
     "product-77x130x333-float16": "(77, 130)",
     "product-49x512x4608-float16": "(49, 512)",
     "product-128x3072x768-float16-sm_90a": "(128, 3072)",
+    "attention-1x6of3x77x130x40-float16": "(1, 77, 6, 40)",
 }
-"""With odd sizes, with its sums in parts, and for Hopper alone."""
+"""With odd sizes, with its sums in parts, for Hopper alone, and attention in one kernel."""
 PROGRAM = """
 import sys
 from pathlib import Path
@@ -37,11 +38,11 @@ def on_gpu(tensor):
     return allocate(shape, tvm_ffi.dtype("float16"), device, None)
 for name in sys.argv[2:]:
     (case,) = (one for one in CASES if case_id(one) == name)
-    model, (x,) = case.load()
+    model, inputs = case.load()
     loaded = gpu_runtime.Loaded(tvm_ffi, folder / "libraries" / f"{name}.so")
     weights = tvm_ffi.convert([on_gpu(value) for value in model.state_dict().values()])
     for _ in range(2):
-        out = loaded._main(on_gpu(x), weights)
+        out = loaded._main(*map(on_gpu, inputs), weights)
         out = out if isinstance(out, tvm_ffi.Tensor) else out[0]
         print(tuple(out.shape), out.dtype, out.device)
 """
@@ -63,6 +64,7 @@ def test_the_bundle_is_loaded_without_the_compiler(tmp_path):
     rules = [json.loads((folder / f"libraries/{case}.json").read_text())["rules"] for case in CASES]
     assert "split" in rules[1].values()
     assert "warp-group" in rules[2].values()
+    assert list(rules[3].values()) == ["attention"]
     stub = tmp_path / "stub"
     stub.mkdir()
     printed, calls = run_under_stub(build_stub(stub), PROGRAM, [str(folder), *CASES], "sm_90")
