@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from burnish.compiler.pipelines.make import pipeline
     from burnish.compiler.pipelines.pipeline import Pipeline, load_pipeline
     from burnish.compiler.placed import register_device
+    from burnish.compiler.placement.devices import devices
     from burnish.compiler.profile.result import Profile
     from burnish.compiler.profile.run import profile
     from burnish.compiler.registry import (
@@ -52,6 +53,7 @@ _WHERE = {
     "build": "burnish.compiler.driver",
     "compare": "burnish.compiler.compare",
     "compile": "burnish.compiler.driver",
+    "devices": "burnish.compiler.placement.devices",
     "import_model": "burnish.compiler.driver",
     "load": "burnish.compiler.artifact",
     "load_pipeline": "burnish.compiler.pipelines.pipeline",
@@ -96,6 +98,7 @@ __all__ = [
     "build",
     "compare",
     "compile",
+    "devices",
     "import_model",
     "load",
     "load_pipeline",

@@ -27,6 +27,7 @@ from burnish.compiler.profile.kernel import Kernel
 from burnish.compiler.profile.records import kernel_records
 from burnish.compiler.tune.tasks import task_key
 from burnish.passes.params import get_params, without_params
+from burnish.passes.start_regions import StartRegions
 from burnish.targets.choose import Target
 from burnish.targets.cpu import pool
 from burnish.targets.cpu.schedule import RULE, schedule
@@ -110,7 +111,13 @@ def scheduled(
     with target.tvm():
         bundled = without_params(T.BundleModelParams()(mod))
         graphs = isinstance(target, CudaTarget) and target.graphs
-        finish = tvm.transform.Sequential(list(pipeline.build_passes(schedule_one, graphs)))
+        started = isinstance(target, HeteroTarget) and target.concurrent
+        finish = tvm.transform.Sequential(
+            [
+                *((StartRegions(),) if started else ()),
+                *pipeline.build_passes(schedule_one, graphs),
+            ]
+        )
         recorded = {"relax.backend.use_cuda_graph": graphs}
         with tvm.transform.PassContext(opt_level=opt_level, config=recorded):
             return finish(bundled)

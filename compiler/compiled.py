@@ -18,6 +18,7 @@ from burnish.compiler import environment
 from burnish.compiler.config import CompileConfig
 from burnish.compiler.errors import TargetError
 from burnish.compiler.libraries import TENSORRT
+from burnish.compiler.on_cores import OnCores
 from burnish.compiler.on_device import OnDevice, OnDevices
 from burnish.compiler.profile.kernel import Kernel
 from burnish.compiler.replay import Replay, private, record
@@ -86,6 +87,10 @@ class Compiled:
                 self._use_threads = threads.adopt(self._loaded)
                 self._main = relax.VirtualMachine(self._loaded, tvm.cpu())["main"]
                 self._to_record = pool.AVAILABLE and signature.static
+            elif isinstance(target, HeteroTarget) and target.concurrent:
+                self._use_threads = threads.adopt(self._loaded)
+                cores = {one.name: one.core for one in target.places if one.core is not None}
+                self._main = OnCores(self._loaded, list(self.params.values()), cores)
             elif isinstance(target, HeteroTarget):
                 self._use_threads = threads.adopt(self._loaded)
                 _offer([one.backend for one in target.places if one.backend in BUILT_IN])

@@ -10,6 +10,7 @@ import tvm_ffi
 from tvm import relax
 from tvm.relax.expr import _update_type
 
+from burnish.passes.cut_apart import BETWEEN, apart
 from burnish.passes.params import get_params, num_inputs, with_params
 from burnish.passes.place import Node, assign, computes, nodes, of_weights
 from burnish.passes.regions import Region, label_regions, with_groups
@@ -36,7 +37,9 @@ class PartitionGraph:
     3. Inputs and outputs are in the host's memory. A value is moved once to each memory in which
        it is read; between two devices by way of the host's, unless they are GPUs of CUDA. A weight
        that two memories need is a parameter for each.
-    4. Types say where a tensor is: virtual devices, in the order of ``target.memories``.
+    4. Regions of devices that work at the same time are more: none holds another up
+       (:mod:`burnish.passes.cut_apart`).
+    5. Types say where a tensor is: virtual devices, in the order of ``target.memories``.
 
     A module that is cut already is left alone. Raises ``ValueError`` as :func:`assign` does, and
     for a ``main`` that is not pure.
@@ -140,7 +143,10 @@ class _Cut:
         self.made: list[relax.Binding] = []
 
     def module(self) -> tvm.IRModule:
-        cut = label_regions(self.bindings, self._label(), self.main.body.body)
+        label = self._label()
+        if self.target.concurrent:
+            label = apart(self.bindings, label)
+        cut = label_regions(self.bindings, label, self.main.body.body)
         first = {region.calls[0].var: region for region in cut}
         taken = {binding.var for region in cut for binding in region.calls}
         ordered = with_groups(self.bindings, [region.calls for region in cut], taken)
@@ -187,7 +193,8 @@ class _Cut:
         return label
 
     def _region(self, region: Region, number: int) -> None:
-        memory = self.memory[region.label]
+        device = region.label.partition(BETWEEN)[0]
+        memory = self.memory[device]
         inputs, aside = self._with_aside(region.inputs)
         read = sorted(inputs, key=lambda var: var in self.weights)
         arguments = [self._moved(var, memory) for var in read]
@@ -204,9 +211,7 @@ class _Cut:
             params.insert(place, relax.Var("sizes", relax.ShapeType(sizes)))
             arguments.insert(place, relax.ShapeExpr(sizes))
             place += 1
-        made = relax.Function(params, body, ty, True).with_attr(
-            {DEVICE: region.label, INPUTS: place}
-        )
+        made = relax.Function(params, body, ty, True).with_attr({DEVICE: device, INPUTS: place})
         func = relax.utils.copy_with_new_vars(on_device(made, self.devices[memory]))
         var = tvm.ir.GlobalVar(f"region{number}")
         _update_type(var, func.ty)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -24,11 +25,13 @@ PREFIX = "hetero:"
 HOST = "cpu:0"
 """The memory that a model's inputs and outputs are in."""
 SYNTAX = (
-    "hetero:DEVICE,DEVICE... with devices cpu, cpu:1, cuda:0, cuda:sm_90:0, opencl:0, opencl:mali:0"
+    "hetero:DEVICE,DEVICE... with devices cpu, cpu:1, cuda:0, cuda:sm_90:0, opencl:0, "
+    "opencl:mali:0, or cores that work at the same time: cpu@0,cpu@1"
 )
 KINDS: Mapping[str, type[Single]] = {"cpu": CpuTarget, "cuda": CudaTarget, "opencl": OpenclTarget}
 MOST = 64
 """Devices of a kind."""
+MOST_CORES = 4096
 external: dict[str, str] = {}
 """Devices that are code generators of their own, by name, and the device whose memory they use."""
 
@@ -38,13 +41,15 @@ class Place:
     """A device of a model: its ``name`` as the user wrote it, and the memory that it works in.
 
     ``target`` is what code is made for there, ``index`` which one of its kind. ``backend`` names
-    the code generator of a device that is external, and is empty for others.
+    the code generator of a device that is external, and is empty for others. ``core`` is the core
+    of the machine that a device of one core (``cpu@0``) is bound to.
     """
 
     name: str
     target: Single
     index: int = 0
     backend: str = ""
+    core: int | None = None
 
     @property
     def memory(self) -> str:
@@ -59,6 +64,9 @@ class Place:
         why = self.target.why_not_here()
         if why:
             return why
+        known = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+        if self.core is not None and self.core not in known:
+            return f"the cores that this process may run on are {sorted(known)}"
         found = _count(self.target)
         if found is not None and self.index >= found:
             return f"this machine has {found} of its kind, counted from 0"
@@ -104,6 +112,11 @@ class HeteroTarget:
         return cpus[0] if cpus else self.places[0].target.host
 
     @property
+    def concurrent(self) -> bool:
+        """Whether its devices are cores that work at the same time; others take turns."""
+        return any(one.core is not None for one in self.places)
+
+    @property
     def machine(self) -> str:
         """The host's architecture."""
         return self.host.machine
@@ -123,7 +136,9 @@ class HeteroTarget:
         """Raise ``ValueError`` or ``KeyError`` where the fields do not describe devices."""
         if not self.devices or len(self.devices) != len(self.described):
             raise ValueError("its target has other devices than it describes")
-        _ = self.places
+        cores = [one.core for one in self.places]
+        if None in cores and len(set(cores)) > 1:
+            raise ValueError("its target has cores among devices that take turns")
 
     def why_not_here(self) -> str:
         """Why this machine cannot run the model, each missing device; empty where it can."""
@@ -131,9 +146,17 @@ class HeteroTarget:
         return "; ".join(f"no device {name}: {why}" for name, why in missing if why)
 
     def with_threads(self, threads: int | None) -> HeteroTarget:
-        """The same devices with a host of this many threads; ``None`` keeps them."""
+        """The same devices with a host of this many threads; ``None`` keeps them.
+
+        ``ValueError`` where each device is a core, for other than one thread.
+        """
         if threads is None:
             return self
+        if self.concurrent and threads != 1:
+            raise ValueError(
+                f"the devices of {self.name!r} are cores, and each runs one thread: leave threads "
+                "out, or name more cores"
+            )
         made = [replace(one, target=one.target.with_threads(threads)) for one in self.places]
         return replace(self, described=tuple(map(_described, made)), threads=threads)
 
@@ -147,6 +170,15 @@ def parse_hetero(text: str) -> HeteroTarget:
     twice = {name for name in names if names.count(name) > 1}
     if twice:
         raise ValueError(f"target {text!r} names {', '.join(sorted(twice))} twice")
+    apart = [one.name for one in places if one.core is None]
+    if apart and len(apart) < len(places):
+        raise ValueError(
+            f"target {text!r}: cores, as cpu@0, work at the same time, and {', '.join(apart)} "
+            "would take turns with them: name cores alone, or none"
+        )
+    cores = [one.core for one in places if one.core is not None]
+    if len(set(cores)) < len(cores):
+        raise ValueError(f"target {text!r} names a core twice")
     cpus = {one.target for one in places if isinstance(one.target, CpuTarget)}
     if len({replace(cpu, name="") for cpu in cpus}) > 1:
         raise ValueError(
@@ -165,10 +197,13 @@ def parse_place(name: str) -> Place:
     if name in external:
         return replace(parse_place(external[name]), name=name, backend=name)
     if "@" in name:
-        raise ValueError(
-            f"device {name!r}: sets of cores are devices of a pipeline's stages, which run at the "
-            "same time; in one executable say cpu, with cpu:1 for a second one apart from it"
-        )
+        core = re.fullmatch(r"cpu@(\d+)", name)
+        if core is None or int(core[1]) >= MOST_CORES:
+            raise ValueError(
+                f"device {name!r}: in one model each core is a device of its own, cpu@0,cpu@1; "
+                "sets of several cores are devices of a pipeline's stages"
+            )
+        return Place(name, parse_target("cpu").with_threads(1), core=int(core[1]))
     match = re.fullmatch(r"(.*?)(?::(\d+))?", name)
     if match is None:
         raise ValueError(f"device {name!r} is not of the form {SYNTAX}")
@@ -195,14 +230,18 @@ def _described_place(name: str, text: str) -> Place:
     kind = KINDS.get(str(fields["kind"])) if isinstance(fields, dict) else None
     if kind is None:
         raise ValueError(f"the device {name!r:.80} of its target is of no known kind")
-    index, backend = fields["index"], fields["backend"]
+    index, backend, core = fields["index"], fields["backend"], fields.get("core")
     if type(index) is not int or not 0 <= index < MOST or not isinstance(backend, str):
         raise ValueError(f"the device {name!r:.80} of its target has no index or backend")
-    return Place(name, of_fields(kind, fields), index, backend)
+    if core is not None and (type(core) is not int or not 0 <= core < MOST_CORES or index):
+        raise ValueError(f"the device {name!r:.80} of its target is on no core")
+    return Place(name, of_fields(kind, fields), index, backend, core)
 
 
 def _described(place: Place) -> str:
     fields = {**described(place.target), "index": place.index, "backend": place.backend}
+    if place.core is not None:
+        fields["core"] = place.core
     return json.dumps(fields, sort_keys=True)
 
 

@@ -17,6 +17,7 @@ from burnish.cli import (
     compare,
     compile,
     demo,
+    devices,
     doctor,
     inspect,
     pipeline,
@@ -39,7 +40,7 @@ app = typer.Typer(
 )
 for verb in (
     *(compile, run, compare, inspect, verify, zoo, doctor, demo, bench, profile, pipeline, place),
-    cache,
+    *(devices, cache),
 ):
     verb.add_to(app)
 

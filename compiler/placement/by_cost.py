@@ -76,7 +76,7 @@ class ByCost:
                 links=self._links,
                 progress=progress,
             )
-        self.choice = choose(self.problem.problem)
+        self.choice = choose(self.problem.problem, overlap=self.target.concurrent)
         found = self.problem.bindings(self.choice.best.assignment)
         self.config = replace(self.config, placement=found)
         return self.config

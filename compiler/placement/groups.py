@@ -46,10 +46,11 @@ class Group:
         return tuple(name for name in names if name)
 
 
-def groups_of(mod: tvm.IRModule) -> tuple[Group, ...]:
+def groups_of(mod: tvm.IRModule, *, branches: bool = False) -> tuple[Group, ...]:
     """The groups of ``main``, in an order in which each follows what it reads.
 
-    Raises ``ValueError`` for a ``main`` that is no single dataflow block (one with branches).
+    With ``branches``, for devices that work at the same time, what joins branches goes with none
+    of them: that one would wait for the others. Raises ``ValueError`` for a ``main`` that is no single dataflow block (one with branches).
     """
     main = mod["main"]
     blocks = main.body.blocks
@@ -67,6 +68,8 @@ def groups_of(mod: tvm.IRModule) -> tuple[Group, ...]:
             continue
         read = [v for v in relax.analysis.free_vars(binding.value) if v in home]
         chosen = _joined(binding, read, made, home, above)
+        if branches and chosen is not None and _waits(chosen, read, made, home, above):
+            chosen = None
         if chosen is None:
             chosen = len(made)
             made.append([])
@@ -131,6 +134,20 @@ def _joined(
         if len(made[chosen]) < LARGEST and not any(above[v] >> chosen & 1 for v in outside):
             return chosen
     return None
+
+
+def _waits(
+    chosen: int,
+    read: Sequence[relax.Var],
+    made: Sequence[Sequence[relax.VarBinding]],
+    home: Mapping[relax.Var, int],
+    above: Mapping[relax.Var, int],
+) -> bool:
+    """Whether a group would need a group that it did not need, with what reads ``read``."""
+    known = 1 << chosen
+    for binding in made[chosen]:
+        known |= above[binding.var]
+    return any((above[var] | 1 << home[var]) & ~known for var in read)
 
 
 def _described(mod: tvm.IRModule, made: Sequence[Sequence[relax.VarBinding]]) -> Iterator[Group]:

@@ -71,6 +71,11 @@ def predict_latency(
     run. Raises ConfigError for open sizes, and for functions that are no kernels of ours.
     """
     model, target = costs or CostModel(), optimized.target
+    if isinstance(target, HeteroTarget) and target.concurrent:
+        raise ConfigError(
+            f"latency is not predicted for {target.name!r}, whose devices work at the same time: "
+            'compile with placement="auto", whose report says what is expected'
+        )
     try:
         found = operators_of(optimized.mod)
     except ValueError as error:

@@ -66,7 +66,7 @@ def model_problem(
     Raises ConfigError for a graph that is not cut by measured cost: with open sizes, or branches.
     """
     try:
-        groups = groups_of(graph)
+        groups = groups_of(graph, branches=target.concurrent)
     except ValueError as error:
         raise ConfigError(f"placement by cost: {error}; give the placement by names") from error
     support = supports(target)

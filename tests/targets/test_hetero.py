@@ -36,13 +36,20 @@ def test_it_is_written_out_and_read_back_as_it_is():
         ("hetero:cpu,,opencl:0", "is not of the form"),
         ("hetero:cpu,cpu", "names cpu twice"),
         ("hetero:gpu:0,cpu", "device 'gpu:0': unknown target.*devices are cpu, cuda:0, opencl:0"),
-        ("hetero:cpu@0,cpu@1", "sets of cores are devices of a pipeline's stages"),
+        ("hetero:cpu@0-1,cpu@2", "each core is a device of its own, cpu@0,cpu@1"),
+        ("hetero:cpu@0,opencl:0,cpu", "opencl:0, cpu would take turns with them"),
+        ("hetero:cpu@0,cpu@00", "names a core twice"),
         ("hetero:cpu,llvm -mcpu=x86-64-v2:1", "CPUs of one executable must be alike"),
     ],
 )
 def test_what_cannot_be_read_is_said(text, message):
     with pytest.raises(ValueError, match=message):
         choose_target(text)
+
+
+def _core(number):
+    fields = json.loads(choose_target("hetero:cpu@0").described[0])
+    return json.dumps({**fields, "core": number})
 
 
 @pytest.mark.parametrize(
@@ -53,6 +60,8 @@ def test_what_cannot_be_read_is_said(text, message):
         {"described": ["[]", "1"]},
         {"described": ['{"kind": "tpu", "index": 0, "backend": ""}'] * 2},
         {"threads": "2"},
+        {"described": [_core("0"), _core(1)]},
+        {"described": [_core(0), _core(None)]},
     ],
 )
 def test_fields_that_describe_no_devices_are_refused(change):

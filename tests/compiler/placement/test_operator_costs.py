@@ -15,10 +15,11 @@ from burnish.compiler import driver
 from burnish.compiler.errors import ConfigError
 from burnish.compiler.optimizer import lowered
 from burnish.compiler.pipeline import graph_phases
+from burnish.compiler.placement.by_cost import ByCost
 from burnish.compiler.placement.costs import CostModel, OperatorTime
 from burnish.compiler.placement.groups import group_key, group_module, groups_of
 from burnish.compiler.placement.latency import predict_latency
-from burnish.compiler.placement.links import SIZES, fitted
+from burnish.compiler.placement.links import SIZES, fitted, words
 from burnish.compiler.placement.model_problem import model_problem
 from burnish.compiler.placement.nearby import estimated
 from burnish.compiler.placement.operators import operators_of
@@ -251,6 +252,33 @@ def test_memory_that_one_device_has_not_makes_a_cut_that_runs(tmp_path, monkeypa
         burnish.compile(
             net, (x,), target="hetero:cpu,cpu:1", placement="auto", memory={"cpu": 1, "cpu:1": 1}
         )
+
+
+class Sides(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.left, self.right = torch.nn.Linear(6, 4), torch.nn.Linear(6, 4)
+
+    def forward(self, x):
+        return torch.relu(self.left(x)) + torch.tanh(self.right(x))
+
+
+def test_branches_are_put_on_cores_that_work_at_the_same_time(tmp_path):
+    target = choose_target("hetero:cpu@0,cpu@1")
+    config = burnish.CompileConfig(placement={"*": "auto"})
+    imported = burnish.import_model(Sides().eval(), (torch.randn(2, 6),))
+    decide = ByCost(target, config, costs=Given(tmp_path), links=_links)
+    assert set(decide(imported.mod).placement.values()) == {"cpu@0", "cpu@1"}
+    best = decide.choice.best.prediction
+    assert best.overlap
+    alone = [r.placement.seconds for r in decide.choice.rows if r.algorithm.startswith("all on")]
+    assert best.seconds < 0.8 * min(alone)
+    with pytest.raises(ConfigError, match="whose devices work at the same time"):
+        predict_latency(burnish.optimize(imported, target), Given(tmp_path))
+
+
+def test_a_word_from_one_thread_to_another_takes_time():
+    assert all(0 < one < 10 for one in words(5))
 
 
 def test_predicted_latency_is_the_sum_of_its_parts(optimized, tmp_path, monkeypatch):

@@ -1,0 +1,196 @@
+"""A library whose regions run at the same time, each on the core that it is for."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import time
+import weakref
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NotDone
+from dataclasses import dataclass, field
+from typing import Any
+
+import tvm
+import tvm_ffi
+from tvm import relax
+
+from burnish.compiler.errors import BurnishError
+from burnish.passes.start_regions import FIELD, START, VALUE
+
+LIMIT_S = 600.0
+"""A call of a model that takes longer is given up."""
+
+
+class RegionError(BurnishError):
+    """A region did not end, or its core cannot be used."""
+
+
+@dataclass
+class Started:
+    """What a region will return, or a field of it."""
+
+    region: str
+    future: Future[Any]
+    fields: tuple[int, ...] = ()
+
+    def value(self, until: float) -> Any:
+        """The value once it is there; raises what the region raised, or :class:`RegionError`."""
+        try:
+            found = self.future.result(max(0.0, until - time.monotonic()))
+        except NotDone:
+            if self.future.done():
+                raise
+            raise RegionError(f"{self.region} has not ended in time", stage="run") from None
+        for place in self.fields:
+            found = found[place]
+        return found
+
+
+Job = tuple[Started, tuple[Any, ...], float]
+
+
+@dataclass
+class _Call:
+    """One call of a model: when it must be done, the regions it started, and what it failed by."""
+
+    queues: Mapping[str, queue.SimpleQueue[Job | None]]
+    until: float
+    started: list[Started] = field(default_factory=list)
+    fault: BaseException | None = None
+
+    def start(self, device: str, region: str, arguments: tuple[Any, ...]) -> Started:
+        made = Started(region, Future())
+        self.started.append(made)
+        self.queues[device].put((made, arguments, self.until))
+        return made
+
+
+_now = threading.local()
+
+
+def _start(device: str, region: str, *arguments: Any) -> Started:
+    if getattr(_now, "call", None) is None:
+        raise RegionError(
+            "regions that run at the same time are started by calling the model", stage="run"
+        )
+    return _now.call.start(str(device), str(region), arguments)
+
+
+def _field(started: Started, place: int) -> Started:
+    return Started(started.region, started.future, (*started.fields, int(place)))
+
+
+def _value(started: Started) -> Any:
+    try:
+        return started.value(_now.call.until)
+    except BaseException as error:
+        _now.call.fault = error
+        raise
+
+
+def register() -> None:
+    """Let models in this process start their regions."""
+    for name, function in ((START, _start), (FIELD, _field), (VALUE, _value)):
+        tvm_ffi.register_global_func(name, function, override=True)
+
+
+class OnCores:
+    """``main`` of a library whose regions run on ``cores``, by name of the device.
+
+    One thread a core, bound to it, with a virtual machine of its own, runs its regions in the
+    order in which ``main`` starts them, each when its inputs are there. A call ends when all
+    that it started has ended. A call that is not done after ``limit_s`` seconds raises
+    :class:`RegionError`, and so does every later one: its regions may run still.
+    """
+
+    def __init__(
+        self,
+        library: tvm.runtime.Module,
+        weights: Sequence[tvm.runtime.Tensor],
+        cores: Mapping[str, int],
+        *,
+        limit_s: float = LIMIT_S,
+    ) -> None:
+        register()
+        self._library, self._cores, self._limit_s = library, dict(cores), limit_s
+        self._main = relax.VirtualMachine(library, tvm.cpu())["main"]
+        self._weights = tvm_ffi.convert(list(weights))
+        self._queues: dict[str, queue.SimpleQueue[Job | None]] = {}
+        self._process = 0
+        self._lost = ""
+        self._open: _Call | None = None
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Outputs for inputs, both in the host's memory; the last argument is not read."""
+        if self._lost:
+            raise RegionError(f"an earlier call was given up: {self._lost}", stage="run")
+        if self._process != os.getpid():
+            self._begin()
+        elif self._open is not None:  # interrupted while it was waited for
+            self._settle(self._open)
+        call = _Call(self._queues, time.monotonic() + self._limit_s)
+        outer, _now.call, self._open = getattr(_now, "call", None), call, call
+        try:
+            return self._main(*arguments[:-1], self._weights)
+        except Exception:
+            if call.fault is not None:  # the machine tells its class only where that is built in
+                raise call.fault from None
+            raise
+        finally:
+            _now.call = outer
+            self._settle(call)
+
+    def _begin(self) -> None:
+        """Start the threads: there are none yet, or this is a forked child, which has none."""
+        self._queues = {name: queue.SimpleQueue() for name in self._cores}
+        self._process = os.getpid()
+        for name, core in self._cores.items():
+            machine = relax.VirtualMachine(self._library, tvm.cpu())
+            work = (self._queues[name], machine, name, core)
+            threading.Thread(target=_work, args=work, name=f"burnish-{name}", daemon=True).start()
+            weakref.finalize(self, self._queues[name].put, None)
+
+    def _settle(self, call: _Call) -> None:
+        """Wait until nothing reads the inputs any more."""
+        for one in call.started:
+            try:
+                one.value(call.until)
+            except RegionError as error:
+                if not one.future.done():
+                    self._lost = str(error)
+            except Exception:  # noqa: BLE001 - it has been raised by `main`, or nobody reads it
+                continue
+        self._open = None
+
+
+def _work(jobs: queue.SimpleQueue[Job | None], machine: Any, name: str, core: int) -> None:
+    refused: RegionError | None = None
+    try:
+        os.sched_setaffinity(0, {core})
+    except (AttributeError, OSError) as error:
+        refused = RegionError(f"{name}: cannot run on the core {core}: {error}", stage="run")
+    while (job := jobs.get()) is not None:
+        _run(machine, refused, *job)
+        del job
+
+
+def _run(
+    machine: Any,
+    refused: RegionError | None,
+    started: Started,
+    arguments: tuple[Any, ...],
+    until: float,
+) -> None:
+    try:
+        if refused is not None:
+            raise refused
+        given = [one.value(until) if isinstance(one, Started) else one for one in arguments]
+        started.future.set_result(machine[started.region](*given))
+    except BaseException as error:  # noqa: BLE001 - whatever it is, the call that waits ends by it
+        started.future.set_exception(error)
+
+
+__all__ = ["LIMIT_S", "OnCores", "RegionError", "register"]
