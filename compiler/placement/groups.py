@@ -50,7 +50,8 @@ def groups_of(mod: tvm.IRModule, *, branches: bool = False) -> tuple[Group, ...]
     """The groups of ``main``, in an order in which each follows what it reads.
 
     With ``branches``, for devices that work at the same time, what joins branches goes with none
-    of them: that one would wait for the others. Raises ``ValueError`` for a ``main`` that is no single dataflow block (one with branches).
+    of them: that one would wait for the others. Raises ``ValueError`` for a ``main`` that is no
+    single dataflow block (one with ``If``).
     """
     main = mod["main"]
     blocks = main.body.blocks

@@ -15,8 +15,8 @@ from burnish.compiler import on_cores
 from burnish.compiler.errors import ArtifactError, TargetError
 from burnish.compiler.on_cores import OnCores, RegionError
 from burnish.compiler.parity import parity
+from burnish.compiler.placed import supports
 from burnish.passes.partition_graph import PartitionGraph, regions
-from burnish.passes.support import supports
 from burnish.targets.choose import choose_target
 
 CORES = (sorted(os.sched_getaffinity(0)) * 2)[:2]
