@@ -1,4 +1,4 @@
-"""What the GPU benchmark runs: networks of the benchmark, and products and convolutions alone."""
+"""What the GPU benchmark runs: networks of the benchmark, and single kernels."""
 
 from __future__ import annotations
 
@@ -95,6 +95,25 @@ def _attention(
     return Case(name, "float16", make, True, flops)
 
 
+class Rows(nn.Module):
+    """A residual, layer norm and softmax of rows."""
+
+    def __init__(self, length: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(length)
+
+    def forward(self, x: Tensor, residual: Tensor) -> Tensor:
+        return nn.functional.softmax(self.norm(x + residual), dim=-1)
+
+
+def _rows(count: int, length: int) -> Case:
+    def make() -> tuple[nn.Module, tuple[Tensor, ...]]:
+        torch.manual_seed(0)
+        return Rows(length), (torch.randn(count, length), torch.randn(count, length))
+
+    return Case(f"rows-{count}x{length}", "float32", make, True)
+
+
 def _product(m: int, n: int, k: int) -> Case:
     def make() -> tuple[nn.Module, tuple[Tensor, ...]]:
         torch.manual_seed(0)
@@ -133,6 +152,8 @@ _PORTABLE = (
     _product(77, 130, 333),
     _product(1, 4096, 4096),
     _convolution(8, 256, 28, 3),
+    _rows(4096, 1024),
+    _rows(333, 771),
     _product(512, 512, 8192),
     _product(49, 512, 4608),
     _product(16, 1000, 2048),

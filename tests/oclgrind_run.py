@@ -60,7 +60,20 @@ class Attentions(nn.Module):
         return attend(q[:, :, :1], k, v), attend(q, k[:, :1], v[:, :1], is_causal=True)
 
 
+class Steps(nn.Module):
+    """Recurrences, of which one goes both ways."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(5, 9, bidirectional=True)
+        self.gru = nn.GRU(18, 20)
+
+    def forward(self, x):
+        return self.gru(self.lstm(x)[0])[0]
+
+
 NETS = {
+    "steps": lambda: (made(Steps), (torch.randn(4, 2, 5),), {}),
     "mlp": lambda: (made(Mlp), (torch.randn(7, 20),), {}),
     "classifier": lambda: (made(Classifier), (torch.randn(1, 3, 13, 11),), {}),
     "transformer": lambda: (
