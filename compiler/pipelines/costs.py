@@ -190,9 +190,9 @@ def stages_of(
     names = stage_names(devices)
     cut = cut_stages(problem, names, depth=DEPTH)
     stage = {node: at for at, one in enumerate(cut.stages) for node in one.nodes}
-    found = {
-        binding.var: stage[node.name]
-        for node, group in zip(problem.nodes, groups_of(graph), strict=True)
-        for binding in group.bindings
-    }
+    found: dict[relax.Var, int] = {}
+    for node, group in zip(problem.nodes, groups_of(graph), strict=True):
+        for binding in group.bindings:
+            # What weights alone decide is in every group that reads it: the first one counts.
+            found[binding.var] = min(stage[node.name], found.get(binding.var, stage[node.name]))
     return cut, found

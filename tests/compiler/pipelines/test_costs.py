@@ -21,6 +21,8 @@ from burnish.compiler.pipelines.costs import (
 )
 from burnish.compiler.pipelines.make import cleaned
 from burnish.compiler.placement.problem import Device, Edge, Link, Node, Problem
+from burnish.passes.cut_stages import cut_stages, in_order_of_stages
+from burnish.passes.params import get_params
 
 DEVICES = (CoreSet("cpu@0", (0,)), CoreSet("cpu@1", (1,)))
 
@@ -72,3 +74,30 @@ def test_a_block_in_two_stages(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_names_of_devices_that_are_alike() -> None:
     devices = [CoreSet("cpu"), CoreSet("cpu@1", (1,)), CoreSet("cpu"), CoreSet("cpu")]
     assert stage_names(devices) == ("cpu", "cpu@1", "cpu#2", "cpu#3")
+
+
+class Shared(torch.nn.Module):
+    """Two layers that read the same slice of a table, which no input decides."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = torch.nn.Parameter(torch.randn(9, 16))
+        self.one, self.two = torch.nn.Linear(16, 16), torch.nn.Linear(16, 16)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        turned = self.table[:4].unsqueeze(0)
+        return self.two(torch.relu(self.one(x * turned))) * turned
+
+
+def test_what_weights_decide_is_in_every_stage_that_reads_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(costs, "known_peaks", lambda n: Peaks(n, 200.0, None, None, 40.0))
+    graph = cleaned(burnish.import_model(Shared().eval(), (torch.zeros(2, 4, 16),)))
+    problem = stage_problem(graph, DEVICES, costs="counted", handoff_s=0.0)
+    _, stages = stages_of(graph, problem, DEVICES)
+    ordered, points = in_order_of_stages(graph, stages)
+    first, second = cut_stages(ordered, points).stages
+    assert (len(first.takes), len(second.takes)) == (1, 1)
+    for stage in (first, second):
+        assert "table" in get_params(stage.mod)
