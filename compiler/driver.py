@@ -171,7 +171,7 @@ def optimize(
     cpu = target_for(target, settings)
     check_resolved(settings, imported.source.hash)
     start = time.perf_counter()
-    placed = by_cost(cpu, settings)
+    placed = by_cost(cpu, settings, imported)
     with Gate(imported, cpu, settings) as gate:
         graph, mod, rows = run_passes(imported, cpu, settings, gate, placed)
     if placed is not None:

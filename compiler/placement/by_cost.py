@@ -10,11 +10,17 @@ from dataclasses import replace
 import tvm
 
 from burnish.compiler.config import CompileConfig
+from burnish.compiler.gate import Variants
+from burnish.compiler.measure.timing import faster
+from burnish.compiler.optimizer import lowered
+from burnish.compiler.pipeline import graph_phases
 from burnish.compiler.placement.choose import Choice, choose
 from burnish.compiler.placement.costs import CostModel
 from burnish.compiler.placement.links import measured_links
 from burnish.compiler.placement.model_problem import Links, ModelProblem, Progress, model_problem
+from burnish.compiler.placement.predict import Placement
 from burnish.compiler.progress import shown
+from burnish.compiler.stages import Imported
 from burnish.compiler.waterfall import Row
 from burnish.passes.place import AUTO, pinned
 from burnish.targets.choose import Target
@@ -37,30 +43,36 @@ def _told(progress: Progress | None) -> Iterator[Progress]:
         yield report
 
 
-def by_cost(target: Target, config: CompileConfig) -> ByCost | None:
+def by_cost(target: Target, config: CompileConfig, imported: Imported) -> ByCost | None:
     """What decides where operators go, if the configuration leaves any to costs."""
     if AUTO not in config.placement.values() or not isinstance(target, HeteroTarget):
         return None
-    return ByCost(target, config)
+    return ByCost(target, config, imported)
 
 
 class ByCost:
     """Looks at a graph before it is cut, and decides.
 
     Called with the graph, it gives the configuration with a device for each operator. ``choice``
-    and ``problem`` then say how it came to that.
+    and ``problem`` then say how it came to that. With ``do_no_harm`` a cut over several devices
+    that is predicted to be the best is held against the best single device: both are built and
+    timed in turns, and the single one is taken where it is faster. ``measured`` has those
+    milliseconds.
     """
 
     def __init__(
         self,
         target: HeteroTarget,
         config: CompileConfig,
+        imported: Imported,
         *,
         costs: CostModel | None = None,
         links: Links = measured_links,
         progress: Progress | None = None,
     ) -> None:
-        self.target, self.config = target, config
+        self.target, self.config, self.imported = target, config, imported
+        self.best: Placement | None = None
+        self.measured: dict[str, float] = {}
         self.choice: Choice | None = None
         self.problem: ModelProblem | None = None
         self._costs, self._links, self._progress = costs or CostModel(), links, progress
@@ -77,18 +89,49 @@ class ByCost:
                 progress=progress,
             )
         self.choice = choose(self.problem.problem, overlap=self.target.concurrent)
-        found = self.problem.bindings(self.choice.best.assignment)
-        self.config = replace(self.config, placement=found)
+        self.best = self._verified(graph, self.choice)
+        self.config = self._with(self.best)
         return self.config
+
+    def _with(self, placement: Placement) -> CompileConfig:
+        if self.problem is None:
+            raise RuntimeError("nothing was placed yet")
+        return replace(self.config, placement=self.problem.bindings(placement.assignment))
+
+    def _verified(self, graph: tvm.IRModule, choice: Choice) -> Placement:
+        """The best predicted, or the best single device where that is measured to be faster."""
+        best, inputs = choice.best, self.imported.source.example_inputs
+        alone = [
+            row.placement
+            for row in choice.rows
+            if row.placement is not None and len(set(row.placement.assignment.values())) == 1
+        ]
+        cut = len(set(best.assignment.values())) > 1
+        if not (cut and alone and inputs and self.config.do_no_harm) or self.target.why_not_here():
+            return best
+        single = min(alone, key=lambda one: one.seconds)
+        with Variants(
+            self.imported.signature, self.imported.source, self.target, self.config
+        ) as variants:
+            before, after = (
+                variants.build(
+                    lowered(graph, self.target, graph_phases(self.target, self._with(placement)))
+                )
+                for placement in (single, best)
+            )
+            timings = variants.time(before, after)
+        self.measured = {"one device": timings["before"].p50, "cut": timings["after"].p50}
+        return single if faster(timings["before"], timings["after"]) else best
 
     def told(self, rows: Sequence[Row]) -> list[Row]:
         """The report's rows, that of the cut with what was predicted for each candidate."""
         if self.choice is None:
             return list(rows)
-        best = self.choice.best
+        best = self.best or self.choice.best
         said = {
             "algorithm": best.algorithm,
             "predicted_ms": 1e3 * best.seconds,
+            "measured_ms": dict(self.measured),
             "memory_bytes": dict(best.prediction.memory),
             "candidates": [
                 {

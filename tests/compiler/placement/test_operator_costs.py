@@ -13,6 +13,8 @@ import torch
 import burnish
 from burnish.compiler import driver
 from burnish.compiler.errors import ConfigError
+from burnish.compiler.gate import Variants
+from burnish.compiler.measure.timing import summarize
 from burnish.compiler.optimizer import lowered
 from burnish.compiler.pipeline import graph_phases
 from burnish.compiler.placement.by_cost import ByCost
@@ -279,6 +281,36 @@ def test_branches_are_put_on_cores_that_work_at_the_same_time(tmp_path):
 
 def test_a_word_from_one_thread_to_another_takes_time():
     assert all(0 < one < 10 for one in words(5))
+
+
+@pytest.mark.parametrize("slower", ["one device", "cut"])
+def test_a_cut_is_kept_where_it_is_not_measured_to_be_slower(optimized, tmp_path, slower):
+    torch.manual_seed(0)
+    imported = driver.import_model(Twice().eval(), (torch.randn(1, 3, 8, 32),))
+    target = choose_target("hetero:cpu,cpu:1")
+    config = burnish.CompileConfig(placement={"*": "auto"})
+
+    class Halves(Given):
+        """Products cost less on the second, all else on the first."""
+
+        def times(self, operators: Any, target: Any) -> Any:
+            self.second = not getattr(self, "second", True)
+            return {
+                op.signature: OperatorTime(
+                    *(2 * [1e-3 if bool(op.record().flops) == self.second else 2e-3]), error=0.1
+                )
+                for op in operators
+            }, []
+
+    decided = ByCost(target, config, imported, costs=Halves(tmp_path), links=_links)
+    ms = {"before": 1.0 if slower == "cut" else 2.0, "after": 1.5}
+    timing = {name: summarize([[value] * 5] * 5) for name, value in ms.items()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Variants, "time", lambda *_: timing)
+        found = decided(optimized.graph)
+    assert len(set(decided.choice.best.assignment.values())) == 2
+    assert len(set(found.placement.values())) == (1 if slower == "cut" else 2)
+    assert decided.measured == {"one device": ms["before"], "cut": 1.5}
 
 
 def test_predicted_latency_is_the_sum_of_its_parts(optimized, tmp_path, monkeypatch):
