@@ -25,6 +25,7 @@ from support import ROOT
 
 VERBS = (
     *("compile", "run", "compare", "inspect", "verify", "zoo", "doctor", "demo", "place", "cache"),
+    "devices",
 )
 
 
