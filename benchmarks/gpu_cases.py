@@ -44,6 +44,13 @@ class Product(nn.Module):
         return nn.functional.gelu(self.linear(x))
 
 
+class Heads(nn.Module):
+    """Products of many small matrices, ``x [B, M, K] @ y [B, N, K]``, as of attention's heads."""
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return x @ y.transpose(1, 2)
+
+
 class Convolution(nn.Module):
     """A convolution with ReLU, same size out."""
 
@@ -114,12 +121,20 @@ def _rows(count: int, length: int) -> Case:
     return Case(f"rows-{count}x{length}", "float32", make, True)
 
 
-def _product(m: int, n: int, k: int) -> Case:
+def _product(m: int, n: int, k: int, dtype: str = "float16") -> Case:
     def make() -> tuple[nn.Module, tuple[Tensor, ...]]:
         torch.manual_seed(0)
         return Product(n, k), (torch.randn(m, k),)
 
-    return Case(f"product-{m}x{n}x{k}", "float16", make, True, 2 * m * n * k)
+    return Case(f"product-{m}x{n}x{k}", dtype, make, True, 2 * m * n * k)
+
+
+def _heads(batch: int, m: int, n: int, k: int) -> Case:
+    def make() -> tuple[nn.Module, tuple[Tensor, ...]]:
+        torch.manual_seed(0)
+        return Heads(), (torch.randn(batch, m, k), torch.randn(batch, n, k))
+
+    return Case(f"heads-{batch}x{m}x{n}x{k}", "float32", make, True, 2 * batch * m * n * k)
 
 
 def _convolution(batch: int, channels: int, size: int, window: int) -> Case:
@@ -151,6 +166,10 @@ _PORTABLE = (
     _product(1000, 1000, 1000),
     _product(77, 130, 333),
     _product(1, 4096, 4096),
+    _product(1, 4096, 4096, "float32"),
+    _product(4, 4096, 4096),
+    _product(8, 4096, 4096, "float32"),
+    _heads(384, 49, 49, 32),
     _convolution(8, 256, 28, 3),
     _rows(4096, 1024),
     _rows(333, 771),

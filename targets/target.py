@@ -23,7 +23,7 @@ KNOWN_TARGETS = (
     "cpu",
     "llvm [-mcpu=NAME] [-mattr=+a,+b] [-mtriple=T] [-num-cores=N]",
     "cuda[:sm_NN[,sm_NN...]]",
-    "opencl[:adreno|mali|intel|amd|nvidia]",
+    "opencl[:adreno|mali|intel|amd|nvidia|cpu]",
 )
 
 

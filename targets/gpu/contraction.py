@@ -83,7 +83,7 @@ def read_contraction(func: tirx.PrimFunc) -> Contraction | None:
     program = read_program(func)
     if program is None:
         return None
-    stages = _inlined(program)
+    stages = all_inlined(program)
     if stages is None or not 1 <= len(stages) <= 2:
         return None
     main, last = stages[0], stages[1] if len(stages) == 2 else None
@@ -120,7 +120,7 @@ def read_contraction(func: tirx.PrimFunc) -> Contraction | None:
     )
 
 
-def _inlined(program: Program) -> list[Stage] | None:
+def all_inlined(program: Program) -> list[Stage] | None:
     """The stages with every map computed where it is read; ``None`` where one cannot be."""
     stages = list(program.stages)
     position = 0

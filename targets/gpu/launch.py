@@ -18,13 +18,14 @@ _THREAD_INDEX = 1
 
 @dataclass(frozen=True)
 class Device:
-    """Most ``threads`` of a block, bytes of its ``shared`` memory, and threads of a ``warp``, who
-    may hand values to each other where the device has ``shuffles``."""
+    """Most ``threads`` of a block, bytes of its ``shared`` memory, threads of a ``warp``, who may
+    hand values to each other where the device has ``shuffles``, and bytes of their vectors."""
 
     threads: int
     shared: int
     warp: int = 32
     shuffles: bool = False
+    vector: int = 16
 
 
 def launch(blocks: loops.Extent, threads: int, body: Callable[[Expr, Expr], Stmt]) -> Stmt:

@@ -13,10 +13,13 @@ next one, as one that does not apply.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
+import tvm
 from tvm import tirx
 from tvm.s_tir import dlight
 
-from burnish.targets.gpu import matvec, recurrence, rows, small_products
+from burnish.targets.gpu import matvec, recurrence, rows, small_products, vector_maps
 from burnish.targets.gpu.launch import Device
 from burnish.targets.opencl import attention, scans
 from burnish.targets.opencl.limits import fits
@@ -31,7 +34,25 @@ _ITEMS = 256
 def device_of(target: OpenclTarget) -> Device:
     """What our own rules may use; ``fits`` keeps 8 bytes a work item for what TVM adds."""
     shared = target.local_memory - 8 * target.work_group
-    return Device(min(target.work_group, _ITEMS), shared)
+    return Device(min(target.work_group, _ITEMS), shared, vector=4 * target.vector)
+
+
+@dataclass(frozen=True)
+class _Matmul(dlight.gpu.Matmul):
+    """TVM's, with the device's vectors where TVM takes none."""
+
+    vector: int
+
+    def get_configs(self, target: tvm.target.Target) -> dlight.gpu.Matmul.Config:
+        found = super().get_configs(target)
+        lanes = min(self.vector, found.micro_size_x, found.micro_size_y)
+        if lanes <= found.vector_size:
+            return found
+        return replace(found, vector_size=lanes, storage_align=found.use_shared)
+
+
+def _matmul(func: tirx.PrimFunc, target: OpenclTarget) -> tirx.PrimFunc | None:
+    return dlight_rule(_Matmul(target.vector))(func, target)
 
 
 RULES: dict[str, Rule[OpenclTarget]] = {
@@ -40,9 +61,10 @@ RULES: dict[str, Rule[OpenclTarget]] = {
     "recurrence": lambda func, target: recurrence.emit(func, device_of(target)),
     "matvec": lambda func, target: matvec.emit(func, device_of(target)),
     "small products": lambda func, target: small_products.emit(func, device_of(target)),
-    "matmul": dlight_rule(dlight.gpu.Matmul()),
+    "matmul": _matmul,
     "gemv": dlight_rule(dlight.gpu.GEMV()),
     "rows": lambda func, target: rows.emit(func, device_of(target)),
+    "vectors": lambda func, target: vector_maps.emit(func, device_of(target)),
     "reduction": dlight_rule(dlight.gpu.Reduction()),
     "general-reduction": dlight_rule(dlight.gpu.GeneralReduction()),
     "fallback": dlight_rule(dlight.gpu.Fallback()),

@@ -92,7 +92,7 @@ def test_an_operand_is_read_once_and_waited_for_once(target):
     assert laid.attrs[RULE] == "small products"
     text = source(laid, target)
     assert text.count("barrier(CLK_LOCAL_MEM_FENCE)") == 1
-    assert "vload4(0, right_ptr" in text
+    assert ("vload4(0, right_ptr" in text) == (target.vector == 4)
 
 
 @pytest.mark.parametrize("arch", ["sm_75", pytest.param("sm_90", marks=pytest.mark.heavy)])

@@ -19,8 +19,9 @@ CASES = {
     "product-49x512x4608-float16": "(49, 512)",
     "product-128x3072x768-float16-sm_90a": "(128, 3072)",
     "attention-1x6of3x77x130x40-float16": "(1, 77, 6, 40)",
+    "product-4x4096x4096-float16": "(4, 4096)",
 }
-"""With odd sizes, with its sums in parts, for Hopper alone, and attention in one kernel."""
+"""With odd sizes, with its sums in parts, for Hopper alone, attention in one kernel, few rows."""
 PROGRAM = """
 import sys
 from pathlib import Path
@@ -65,6 +66,7 @@ def test_the_bundle_is_loaded_without_the_compiler(tmp_path):
     assert "split" in rules[1].values()
     assert "warp-group" in rules[2].values()
     assert list(rules[3].values()) == ["attention"]
+    assert "matvec" in rules[4].values()
     stub = tmp_path / "stub"
     stub.mkdir()
     printed, calls = run_under_stub(build_stub(stub), PROGRAM, [str(folder), *CASES], "sm_90")

@@ -12,21 +12,23 @@ KIB = 1024
 
 
 @pytest.mark.parametrize(
-    ("name", "work_group", "local_memory", "half"),
+    ("name", "work_group", "local_memory", "half", "vector"),
     [
-        ("opencl", 256, 32 * KIB, False),
-        ("opencl:adreno", 1024, 32 * KIB, True),
-        ("opencl:mali", 256, 32 * KIB, True),
-        ("opencl:intel", 256, 64 * KIB, True),
-        ("opencl:amd", 256, 64 * KIB, True),
-        ("opencl:nvidia", 1024, 48 * KIB, False),
+        ("opencl", 256, 32 * KIB, False, 1),
+        ("opencl:adreno", 1024, 32 * KIB, True, 4),
+        ("opencl:mali", 256, 32 * KIB, True, 4),
+        ("opencl:intel", 256, 64 * KIB, True, 4),
+        ("opencl:amd", 256, 64 * KIB, True, 4),
+        ("opencl:nvidia", 1024, 48 * KIB, False, 4),
+        ("opencl:cpu", 256, 32 * KIB, False, 16),
     ],
 )
-def test_a_name_stands_for_the_limits_of_a_device(name, work_group, local_memory, half):
+def test_a_name_stands_for_the_limits_of_a_device(name, work_group, local_memory, half, vector):
     found = choose_target(name)
     assert isinstance(found, OpenclTarget)
     assert (found.name, found.work_group, found.local_memory) == (name, work_group, local_memory)
-    assert (found.half, found.threads) == (half, host_threads())
+    assert (found.half, found.vector) == (half, vector)
+    assert found.threads == host_threads()
     attrs = found.tvm().attrs
     assert int(attrs["max_threads_per_block"]) == work_group
     assert int(attrs["max_shared_memory_per_block"]) == local_memory
