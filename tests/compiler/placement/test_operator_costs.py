@@ -267,9 +267,9 @@ class Sides(torch.nn.Module):
 
 def test_branches_are_put_on_cores_that_work_at_the_same_time(tmp_path):
     target = choose_target("hetero:cpu@0,cpu@1")
-    config = burnish.CompileConfig(placement={"*": "auto"})
+    config = burnish.CompileConfig(placement={"*": "auto"}, do_no_harm=False)
     imported = burnish.import_model(Sides().eval(), (torch.randn(2, 6),))
-    decide = ByCost(target, config, costs=Given(tmp_path), links=_links)
+    decide = ByCost(target, config, imported, costs=Given(tmp_path), links=_links)
     assert set(decide(imported.mod).placement.values()) == {"cpu@0", "cpu@1"}
     best = decide.choice.best.prediction
     assert best.overlap
