@@ -11,6 +11,7 @@ from tvm.s_tir import dlight
 
 from burnish.targets.divisors import with_positive_terms
 from burnish.targets.names import with_c_names
+from burnish.targets.unit_sums import without_unit_sums
 
 RULE = "burnish.rule"
 """Function attribute: the rule that laid a kernel out."""
@@ -59,7 +60,7 @@ def laid_out(
     if SCHEDULED in attrs or "tirx.is_host_func" in attrs:
         return func
     func = with_c_names(func)
-    func = func.with_body(with_positive_terms(func.body))
+    func = func.with_body(with_positive_terms(without_unit_sums(func.body)))
     for name, rule in rules.items():
         try:
             found = rule(func, target)

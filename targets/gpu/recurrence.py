@@ -65,6 +65,9 @@ def emit(func: tirx.PrimFunc, device: Device) -> tirx.PrimFunc | None:
     cell = Cell.of(attrs[RECURRENCE])
     batch = loops.as_int(func.params[0].shape[1])
     rows = 1 if batch is None else max(1, min(_MOST_ROWS, -(-batch // _MULTIPROCESSORS)))
+    _, _, gates, width = map(int, func.params[1].shape)
+    if gates * width // _VECTOR > device.threads:
+        return None
     for count in range(rows, 0, -1):
         made = _Recurrence(cell, list(func.params), count, device)
         if made.shared_bytes <= device.shared:

@@ -43,7 +43,10 @@ def check(cell, steps, batch, units, hidden, *, open_sizes=False, device=None):
         assert laid.attrs[RULE] == "recurrence"
     else:
         laid = recurrence.emit(func, device)
-        assert laid is not None
+        if laid is None:
+            gates, width = map(int, func.params[1].shape[2:])
+            assert gates * width // 4 > device.threads, "no panel fits the group"
+            return
     with ANY.tvm():
         built = tvm.tirx.build(tvm.IRModule({"kernel": laid}), ANY.tvm(), pipeline="s_tir")
     at = tvm.opencl(0)

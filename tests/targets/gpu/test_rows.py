@@ -136,11 +136,11 @@ def check(name: str, m: int, n: int, opened: str = "", device: Device | None = N
     func = kernel(case.make(*sizes))
     if device is None:
         laid = schedule(func, ANY)
-        assert laid.attrs[RULE] == "rows" or (m, n) == (1, 1) or n == 1
+        assert laid.attrs[RULE] == "rows" or 1 in (m, n), "single rows may go to TVM's own rules"
     else:
         laid = rows.emit(with_c_names(func), device)
         if laid is None:
-            assert n == 1
+            assert 1 in (m, n)
             return
     with ANY.tvm():
         built = tvm.tirx.build(tvm.IRModule({"kernel": laid}), ANY.tvm(), pipeline="s_tir")
@@ -166,7 +166,7 @@ def test_rows(name, m, n):
 @given(
     st.sampled_from(sorted(CASES)),
     st.integers(1, 400),
-    st.one_of(st.integers(2, 40), st.integers(2, 3000), st.integers(1, 1200).map(lambda n: 4 * n)),
+    st.one_of(st.integers(1, 40), st.integers(2, 3000), st.integers(1, 1200).map(lambda n: 4 * n)),
     st.booleans(),
     st.sampled_from([None, Device(32, 4096), Device(1024, 48 * 1024), Device(256, 32768, warp=8)]),
 )
