@@ -35,6 +35,7 @@ from burnish.targets.cpu import loops
 from burnish.targets.cuda.fragments import SIZE, WARP, Matrix
 from burnish.targets.cuda.target import CudaTarget
 from burnish.targets.cuda.warps import Block, Memory, Registers, allocated, i32, unroll
+from burnish.targets.gpu.launch import rolled
 
 Index = Callable[[Any, Any], tuple[Any, ...]]
 PerRow = Callable[[Any], Expr]
@@ -75,9 +76,15 @@ class Tile:
         joined = 4 * split * self.rows * (_padded(sizes.values) + 4 + 2) if split > 1 else 0
         return operands + joined + 4 * self.rows
 
+    def at_once(self, sizes: Sizes, target: CudaTarget) -> int:
+        """Blocks that a multiprocessor holds: its shared memory does, and registers suffice."""
+        threads = WARP * self.warps[0] * self.warps[1]
+        room = _REGISTERS // (threads * (self.registers(sizes) + _WORKING))
+        return max(1, min(room, target.shared_memory // self.shared_memory(sizes)))
+
     def registers(self, sizes: Sizes) -> int:
         """Of a thread, that are held throughout: sums, scores, queries."""
-        queries = _padded(sizes.depth) // 4 if sizes.depth <= _IN_REGISTERS else 4
+        queries = _padded(sizes.depth) // 4 if _kept(sizes) else 4
         return self.down * (_padded(sizes.values) // 2 + 8 * self.across + queries)
 
 
@@ -85,8 +92,12 @@ LARGE = (Tile((4, 1), 2, 64), Tile((4, 1), 1, 64), Tile((4, 1), 1, 32))
 SMALL = (Tile((2, 2), 1, 64), Tile((2, 1), 1, 32))
 FEW = (Tile((1, 4), 1, 128), Tile((1, 4), 1, 64), Tile((1, 2), 1, 32))
 """Of many rows, of too few for many blocks, and of up to 16; not measured on a GPU."""
-_HELD = 176
-"""Registers that may be held throughout, of 255."""
+_HELD = 168
+"""Registers that may be held throughout, of 255: with 176, kernels spill."""
+_WORKING = 96
+"""Registers beside those, at most: with room for 64, kernels spill."""
+_REGISTERS = 65536
+"""Of a multiprocessor, on every architecture."""
 
 
 def choose_tile(sizes: Sizes, target: CudaTarget) -> Tile | None:
@@ -120,6 +131,7 @@ class _Kernel:
         self, attention: Attention, tile: Tile, target: CudaTarget, described: bool
     ) -> None:
         self.attention, self.tile, self.sizes = attention, tile, attention.sizes
+        self.at_once = tile.at_once(attention.sizes, target)
         sizes, dtype = attention.sizes, attention.sizes.dtype
         matrix = Matrix(dtype, target.capability)
         self.depth, self.values = _padded(sizes.depth), _padded(sizes.values)
@@ -132,7 +144,7 @@ class _Kernel:
         self.queries = Memory(block, "queries", dtype, tile.rows, self.depth + _PAD)
         self.keys = Memory(block, "keys", dtype, tile.keys, self.depth + _PAD)
         self.mixed_in = Memory(block, "values", dtype, tile.keys, self.values + _PAD)
-        self.kept = sizes.depth <= _IN_REGISTERS
+        self.kept = _kept(sizes)
         pieces = self.depth // SIZE if self.kept else 1
         self.left = Registers(block, "left", dtype, tile.down * pieces * 8)
         self.right = Registers(block, "right", dtype, 8)
@@ -169,7 +181,7 @@ class _Kernel:
                 rows=tirx.Select(inside, wide(sizes.rows), loops.const(0)),
             )
 
-        return self.block.launched(count, block)
+        return self.block.launched(count, block, self.at_once)
 
     def _block(self, where: _Where) -> Stmt:
         tile, sizes, block = self.tile, self.sizes, self.block
@@ -196,7 +208,7 @@ class _Kernel:
             ahead = loops.branch(steps > 0, self._copy_keys(where, loops.const(0)))
             return loops.seq(
                 *([block.copies(ahead)] if self.pipelined else []),
-                loops.serial(
+                rolled(
                     steps,
                     lambda at: loops.named(
                         lambda first: self._step(where, first, at + 1 < steps),
@@ -255,9 +267,12 @@ class _Kernel:
                 whole = total % threads == 0
                 return element(flat) if whole else loops.branch(flat < total, element(flat))
 
-            turns = -(-total // threads)
             most = 16 if self.pipelined else 4  # what is copied goes through registers
-            return unroll(turns, one) if turns <= most else loops.serial(i32(turns), one, "turn")
+            times, rest = divmod(-(-total // threads), most)
+            return loops.seq(
+                rolled(i32(times), lambda t: unroll(most, lambda u: one(t * most + u)), "turn"),
+                unroll(rest, lambda u: one(u + times * most)),
+            )
 
         return self.block.each(turn)
 
@@ -633,6 +648,12 @@ class _Where:
         flat = wide(self.start) + row
         head = wide(self.head) * sizes.group + tirx.floormod(flat, sizes.group)
         return tirx.floordiv(flat, sizes.group), head
+
+
+def _kept(sizes: Sizes) -> bool:
+    """Whether queries stay in registers, beside the sums and the scores of a tile of 32 keys."""
+    taken = _padded(sizes.depth) // 4 + _padded(sizes.values) // 2 + 16
+    return sizes.depth <= _IN_REGISTERS and taken <= _HELD
 
 
 def _padded(extent: int) -> int:

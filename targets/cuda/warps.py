@@ -20,6 +20,7 @@ from burnish.targets.cpu import loops
 from burnish.targets.cuda.fragments import SIZE, WARP, Matrix, place_c
 
 SHARED = "shared.dyn"
+_AT_ONCE = "tirx.launch_bounds_min_blocks_per_sm"
 _SHORT = {"float16": "fp16", "bfloat16": "bf16"}
 _ALL_LANES = 0xFFFFFFFF
 PerWarp = Callable[[Any], Any]
@@ -77,14 +78,22 @@ class Block:
         self.warp: Any = None
         self.lane: Any = None
 
-    def launched(self, count: loops.Extent, body: Callable[[Any], Stmt]) -> Stmt:
-        """``count`` blocks; ``body`` of the place of one."""
+    def launched(
+        self, count: loops.Extent, body: Callable[[Any], Stmt], at_once: int | None = None
+    ) -> Stmt:
+        """``count`` blocks; ``body`` of the place of one.
+
+        ``at_once`` is how many a multiprocessor is to hold, from which the compiler knows the
+        registers a thread may take. It sees no shared memory that is given at the launch: told
+        nothing, it may spill for blocks that have no room.
+        """
         if self.described:
             return loops.serial(count, body, "block")
 
         def thread(place: Expr, warp: Expr, lane: Expr) -> Stmt:
             self.warp, self.lane = warp, lane
-            return body(place)
+            held = body(place)
+            return held if at_once is None else AttrStmt(i32(0), _AT_ONCE, i32(at_once), held)
 
         axes = {"blockIdx.x": count, "threadIdx.y": self.warps, "threadIdx.x": WARP}
         return form.launched(axes, thread)

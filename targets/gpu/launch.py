@@ -85,7 +85,7 @@ def guarded(conditions: Sequence[Expr], body: Stmt) -> Stmt:
     return loops.branch(tirx.all(*conditions), body) if conditions else body
 
 
-def rolled(extent: int, body: loops.Body, name: str) -> Stmt:
+def rolled(extent: loops.Extent, body: loops.Body, name: str) -> Stmt:
     """A serial loop that CUDA's compiler is told not to unroll."""
     loop = loops.serial(extent, body, name)
     if not isinstance(loop, For):

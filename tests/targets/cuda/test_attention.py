@@ -145,6 +145,44 @@ def test_it_runs_on_tensor_cores_and_keeps_its_scores_in_registers(m, d, target,
     assert found.local == 0
 
 
+SPILLED = {
+    "few registers": (Case(m=128, n=128, d=32, e=32, h=6, kv=6, causal=1), OLDER, (64, 7)),
+    "known steps": (Case(m=40, n=128, d=256, e=256, h=6, kv=6), OLDER, (64, 1)),
+    "long values": (Case(m=40, n=130, d=128, e=256, h=6, kv=6), OLDER, (64, 1)),
+    "room for four": (Case(m=40, n=130, d=192, e=192, h=6, kv=6), NEWER, (64, 4)),
+    "many sums": (Case(m=2000, n=2000, d=32, e=96, h=8, kv=8), TARGET, (128, 2)),
+}
+"""What the assembler spilled: it saw room for more blocks than shared memory has, unrolled the
+loop over tiles of keys, was to leave room for a fifth, or was given too much to hold."""
+
+
+@pytest.mark.parametrize(
+    "name", ["few registers", *(pytest.param(n, marks=HEAVY) for n in list(SPILLED)[1:])]
+)
+def test_nothing_is_spilled_and_the_compiler_knows_how_many_blocks_there_are(name):
+    require_compiler()
+    case, target, (threads, blocks) = SPILLED[name]
+    case = dataclasses.replace(case, dtype="float16")
+    code = compiled(schedule(case.func(), target), target)
+    assert f".maxntid {threads}" in code.ptx.decode()
+    assert f".minnctapersm {blocks}" in code.ptx.decode()
+    (kernel,) = sass.kernels(code.cubin).values()
+    (found,) = resources(code.cubin)
+    assert (found.local, kernel.count(*sass.SPILLS)) == (0, 0)
+    assert len(kernel.main_loops("HMMA")) == 1
+
+
+@given(case=cases(depths=(32, 64, 100, 128, 256)), arch=ARCHES)
+def test_the_blocks_of_a_multiprocessor_have_room(case, arch):
+    target, found = parse_cuda(f"cuda:{arch}"), dataclasses.replace(sizes(case), dtype="float16")
+    tile = warp_attention.choose_tile(found, target)
+    if tile is not None:
+        blocks = tile.at_once(found, target)
+        assert blocks * tile.shared_memory(found) <= target.shared_memory
+        threads = 32 * tile.warps[0] * tile.warps[1]
+        assert blocks == 1 or blocks * threads * (tile.registers(found) + 96) <= 65536
+
+
 @given(
     case=cases(depths=(32, 64, 100, 128, 256)), arch=st.sampled_from(["sm_75", "sm_86", "sm_90"])
 )
