@@ -257,6 +257,8 @@ def other(value: object, name: str) -> object:
         return not value
     if isinstance(value, int | float):
         return value + 1
+    if isinstance(value, dict):
+        return {**value, "other": 1}
     return (*value, "other") if isinstance(value, tuple) else f"{value}-other"
 
 
