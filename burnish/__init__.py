@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from burnish.compiler.config import CompileConfig, TuneConfig
     from burnish.compiler.driver import build, compile, import_model, optimize, tune
     from burnish.compiler.errors import BurnishError
+    from burnish.compiler.parallel.make import tensor_parallel
+    from burnish.compiler.parallel.run import TensorParallel
     from burnish.compiler.pipelines.make import pipeline
     from burnish.compiler.pipelines.pipeline import Pipeline, load_pipeline
     from burnish.compiler.placed import register_device
@@ -48,6 +50,7 @@ _WHERE = {
     "Profile": "burnish.compiler.profile.result",
     "PruneConfig": "burnish.passes.configs",
     "QuantizeConfig": "burnish.passes.configs",
+    "TensorParallel": "burnish.compiler.parallel.run",
     "TuneConfig": "burnish.compiler.config",
     "Tuned": "burnish.compiler.stages",
     "build": "burnish.compiler.driver",
@@ -65,6 +68,7 @@ _WHERE = {
     "register_device": "burnish.compiler.placed",
     "register_evaluator": "burnish.compiler.registry",
     "register_pass": "burnish.compiler.registry",
+    "tensor_parallel": "burnish.compiler.parallel.make",
     "tune": "burnish.compiler.driver",
 }
 
@@ -93,6 +97,7 @@ __all__ = [
     "Profile",
     "PruneConfig",
     "QuantizeConfig",
+    "TensorParallel",
     "TuneConfig",
     "Tuned",
     "build",
@@ -111,5 +116,6 @@ __all__ = [
     "register_device",
     "register_evaluator",
     "register_pass",
+    "tensor_parallel",
     "tune",
 ]
