@@ -9,6 +9,7 @@ import typer
 from burnish.cli import console, options
 from burnish.cli.files import check_writable
 from burnish.cli.inputs import parse_dynamic
+from burnish.cli.placement import show_candidates
 from burnish.cli.settings import Settings, absolute, compile_source
 from burnish.cli.sources import open_source
 
@@ -39,6 +40,7 @@ def compile(
     exact_conv: options.ExactConv = False,
     libraries: options.Libraries = None,
     place: options.Place = None,
+    memory: options.Memory = None,
     register: options.Register = None,
     no_cache: options.NoCache = False,
     json: options.Json = False,
@@ -69,6 +71,7 @@ def compile(
         exact_conv,
         libraries,
         place,
+        memory,
     )
     path = absolute(out)
     check_writable(path)
@@ -94,5 +97,6 @@ def compile(
     from burnish.compiler.report.figures import size
 
     console.waterfall(compiled.report)
+    show_candidates(compiled.report)
     sizes = f"{size(saved)}, of which parameters {size(compiled.params_bytes)}"
     console.results().print(f"{out}: {sizes}")

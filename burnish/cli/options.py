@@ -124,7 +124,15 @@ Place = Annotated[
         "--place",
         metavar="PATTERN=DEVICE",
         help="With --target hetero:..., the device of operators by name, kind or glob "
-        "(may be repeated): nn.conv2d=opencl:0.",
+        "(may be repeated): nn.conv2d=opencl:0; *=auto lets measured costs choose.",
+    ),
+]
+Memory = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--memory",
+        metavar="DEVICE=SIZE",
+        help="With --place *=auto, what the model may use of a device (may be repeated): cpu=2GB.",
     ),
 ]
 Register = Annotated[

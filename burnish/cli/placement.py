@@ -23,11 +23,43 @@ def parse_placement(given: Sequence[str]) -> dict[str, str]:
     return found
 
 
+def parse_memory(given: Sequence[str]) -> dict[str, str]:
+    """``["cpu=2GB"]`` -> ``{"cpu": "2GB"}``."""
+    found = {}
+    for one in given:
+        device, equals, size = one.rpartition("=")
+        if not equals or not device or not size:
+            raise ConfigError(f"--memory takes DEVICE=SIZE, as 'cpu=2GB', got {one!r}")
+        found[device] = size
+    return found
+
+
+def show_candidates(report: Report) -> None:
+    """Print what each placement was predicted to take, where costs chose."""
+    row = next((one for one in report.rows if "placement" in one.details), None)
+    if row is None:
+        return
+    said = row.details["placement"]
+    rows = [
+        (
+            one["algorithm"],
+            "" if one["predicted_ms"] is None else f"{one['predicted_ms']:.3f}",
+            "taken" if one["algorithm"] == said["algorithm"] else one["why_not"],
+        )
+        for one in said["candidates"]
+    ]
+    console.table("placements", ("by", "predicted ms", ""), rows)
+    if said["measured_ms"]:
+        told = ", ".join(f"{name} {ms:.3f} ms" for name, ms in said["measured_ms"].items())
+        console.results().print(f"measured: {told}")
+
+
 def show_placement(report: Report) -> None:
     """Print the regions by device, and what is moved; nothing for a model on one device."""
     row = next((one for one in report.rows if one.name == "PartitionGraph"), None)
     if row is None:
         return
+    show_candidates(report)
     said = row.details
     regions = [
         (

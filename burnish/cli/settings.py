@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from burnish.cli import console
-from burnish.cli.placement import parse_placement
+from burnish.cli.placement import parse_memory, parse_placement
 from burnish.cli.sources import Source, register_from
 from burnish.compiler.config import CompileConfig
 
@@ -28,6 +28,7 @@ class Settings:
     exact_conv: bool = False
     libraries: list[str] | None = None
     place: list[str] | None = None
+    memory: list[str] | None = None
 
     def config(self) -> CompileConfig:
         """The recipe with the flags over it, names looked up; raises ``ConfigError``."""
@@ -41,6 +42,7 @@ class Settings:
             "threads": self.threads,
             "libraries": self.libraries or None,
             "placement": parse_placement(self.place) if self.place else None,
+            "memory": parse_memory(self.memory) if self.memory else None,
         }
         config = config.overridden(
             **{key: value for key, value in said.items() if value is not None}
