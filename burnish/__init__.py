@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from burnish.compiler.driver import build, compile, import_model, optimize, tune
     from burnish.compiler.errors import BurnishError
     from burnish.compiler.parallel.make import tensor_parallel
-    from burnish.compiler.parallel.run import TensorParallel
+    from burnish.compiler.parallel.run import TensorParallel, load_tensor_parallel
     from burnish.compiler.pipelines.make import pipeline
     from burnish.compiler.pipelines.pipeline import Pipeline, load_pipeline
     from burnish.compiler.placed import register_device
@@ -60,6 +60,7 @@ _WHERE = {
     "import_model": "burnish.compiler.driver",
     "load": "burnish.compiler.artifact",
     "load_pipeline": "burnish.compiler.pipelines.pipeline",
+    "load_tensor_parallel": "burnish.compiler.parallel.run",
     "optimize": "burnish.compiler.driver",
     "pipeline": "burnish.compiler.pipelines.make",
     "profile": "burnish.compiler.profile.run",
@@ -107,6 +108,7 @@ __all__ = [
     "import_model",
     "load",
     "load_pipeline",
+    "load_tensor_parallel",
     "models",
     "optimize",
     "pipeline",

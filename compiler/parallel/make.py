@@ -15,8 +15,9 @@ from burnish.compiler.driver import build, import_model, optimize, target_for, t
 from burnish.compiler.errors import ConfigError, PassError, wrap_errors
 from burnish.compiler.importers.files import Params
 from burnish.compiler.parallel.group import register
+from burnish.compiler.parallel.plan import Ranks
 from burnish.compiler.parallel.report import Collective, ParallelReport, collectives_of
-from burnish.compiler.parallel.run import TensorParallel
+from burnish.compiler.parallel.run import TIMEOUT_S, TensorParallel
 from burnish.compiler.pipelines.core_sets import CoreSet, parse_devices
 from burnish.compiler.pipelines.make import cleaned
 from burnish.compiler.stages import Imported, Source
@@ -25,7 +26,6 @@ from burnish.passes.split_tensors import SplitTensors
 from burnish.runtime.cores import usable_cores
 
 LEAST = 1 << 14
-TIMEOUT_S = 60.0
 
 
 def tensor_parallel(
@@ -47,17 +47,16 @@ def tensor_parallel(
     ``model`` is anything that :func:`burnish.compile` takes, or an ``Imported``; ``inputs`` what it
     is called with. ``devices`` are ``cpu`` or cores of it (``cpu@0``, ``cpu@0-3``), one a rank;
     ``cpu`` may be there several times, and its cores are then shared. Weights of fewer than
-    ``least`` elements are whole on every rank. ``folder`` keeps the artifacts, ``rank0.burnish``
-    and so on. A call may take ``timeout_s`` seconds. ``fields`` and ``config`` are as for
-    ``burnish.compile``; ``said`` is told what is being done.
+    ``least`` elements are whole on every rank. ``folder`` keeps the artifacts for
+    :func:`~burnish.compiler.parallel.run.load_tensor_parallel`. A call may take ``timeout_s``
+    seconds. ``fields`` and ``config`` are as for ``burnish.compile``; ``said`` is told what is
+    being done.
 
     Raises a :class:`~burnish.compiler.errors.BurnishError` that says what failed and what to do.
     """
     placed = parse_devices(devices, here=True)
     settings = (config or CompileConfig()).overridden(**fields)
     _check_settings(settings, target)
-    if timeout_s <= 0:
-        raise ConfigError(f"timeout_s must be more than 0, got {timeout_s!r}")
     said("importing")
     imported = (
         model
@@ -78,10 +77,12 @@ def tensor_parallel(
     where = Path(owner.name if owner is not None else str(folder))
     try:
         where.mkdir(parents=True, exist_ok=True)
-        threads = [_threads(device, len(placed)) for device in placed]
+        threads = tuple(_threads(device, len(placed)) for device in placed)
         report = _compiled(imported, placed, threads, target, settings, least, where, said)
         said("starting the ranks")
-        return TensorParallel(where, imported.signature, placed, threads, report, timeout_s, owner)
+        ranks = Ranks(imported.signature, placed, threads, report)
+        ranks.save(where)
+        return TensorParallel(where, ranks, timeout_s, owner)
     except BaseException:
         if owner is not None:
             owner.cleanup()
@@ -128,7 +129,7 @@ def _compiled(
         config = settings.overridden(do_no_harm=False, threads=count)
         made = Imported(part, imported.signature, source)
         compiled = build(tune(optimize(made, target, config=config)))
-        compiled.save(folder / f"rank{rank}.burnish")
+        compiled.save(folder / Ranks.artifact(rank))
         sizes.append(param_bytes(part))
         stored.append(compiled.params_bytes)
         collectives = collectives_of(part)

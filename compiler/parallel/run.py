@@ -9,20 +9,21 @@ import selectors
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from burnish.compiler.errors import ConfigError
 from burnish.compiler.parallel.group import HALVES, GroupError, meshed
+from burnish.compiler.parallel.plan import Ranks
 from burnish.compiler.parallel.rank_process import RankProcess
-from burnish.compiler.parallel.report import ParallelReport
-from burnish.compiler.pipelines.core_sets import CoreSet
+from burnish.compiler.pipelines.core_sets import parse_devices
 from burnish.compiler.pipelines.frames import Frames, layout_of, mapped, shared_memory
-from burnish.compiler.signature import Signature, TensorSpec
+from burnish.compiler.signature import TensorSpec
 
 START_S = 120.0
+TIMEOUT_S = 60.0
 GRACE_S = 2.0
 """After a rank's failure: how long the others may take to say what they know of it."""
 PAGE = 4096
@@ -40,13 +41,13 @@ class TensorParallel:
     def __init__(
         self,
         folder: Path,
-        signature: Signature,
-        devices: Sequence[CoreSet],
-        threads: Sequence[int],
-        report: ParallelReport,
-        timeout_s: float,
+        ranks: Ranks,
+        timeout_s: float = TIMEOUT_S,
         owner: tempfile.TemporaryDirectory[str] | None = None,
     ) -> None:
+        if not 0 < timeout_s < float("inf"):
+            raise ConfigError(f"timeout_s must be more than 0 and an end, got {timeout_s!r}")
+        signature, report = ranks.signature, ranks.report
         self.signature, self.report, self.timeout_s = signature, report, timeout_s
         self._owner = owner
         self._takes = [f"input.{at}" for at in range(len(signature.inputs))]
@@ -56,7 +57,7 @@ class TensorParallel:
             name: TensorSpec(name, tuple(map(int, spec.shape)), spec.dtype)
             for name, spec in zip([*self._takes, *self._gives], specs, strict=True)
         }
-        parts = len(devices)
+        parts = len(ranks.devices)
         layout = layout_of(self._values)
         # A sum takes a place for each rank, a gather one.
         half = max((one.bytes * parts for one in report.collectives), default=0)
@@ -71,11 +72,11 @@ class TensorParallel:
         atexit.register(self.close)
         channels = meshed(parts)
         try:
-            for rank, (device, count) in enumerate(zip(devices, threads, strict=True)):
+            for rank, (device, count) in enumerate(zip(ranks.devices, ranks.threads, strict=True)):
                 self._ranks.append(
                     RankProcess(
                         {
-                            "artifact": str((folder / f"rank{rank}.burnish").resolve()),
+                            "artifact": str((folder / Ranks.artifact(rank)).resolve()),
                             "rank": rank,
                             "device": device.name,
                             "cores": device.cores,
@@ -122,7 +123,8 @@ class TensorParallel:
             number = self._calls
             self._calls += 1
             self._tell(number)
-            self._wait(lambda m: isinstance(m, list) and m[0] == number, self.timeout_s, "run")
+            limit = self.timeout_s + GRACE_S  # a rank that waits for another tells more
+            self._wait(lambda m: isinstance(m, list) and m[0] == number, limit, "run")
             given = [array.copy() for array in self._frames.arrays(0, self._gives)]
         return self.signature.unflatten(given)
 
@@ -196,4 +198,16 @@ class TensorParallel:
         raise self._error
 
 
-__all__ = ["TensorParallel"]
+def load_tensor_parallel(folder: str | Path, timeout_s: float = TIMEOUT_S) -> TensorParallel:
+    """The split model saved in ``folder``, on the devices that it was made for.
+
+    Raises :class:`~burnish.compiler.errors.ArtifactError` for a missing or damaged one. It runs
+    the libraries that are inside: load only what you trust.
+    """
+    path = Path(folder)
+    ranks = Ranks.load(path)
+    parse_devices([device.name for device in ranks.devices], here=True)
+    return TensorParallel(path, ranks, timeout_s)
+
+
+__all__ = ["TIMEOUT_S", "TensorParallel", "load_tensor_parallel"]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 import tvm
 from parallel_support import run_ranks, split
+from torch import nn
 from tvm.script import ir as I
 from tvm.script import relax as R
 
@@ -186,3 +189,67 @@ def test_four_ranks(grouped: tuple[torch.nn.Module, torch.Tensor]) -> None:
         mods = split_model(import_model(net, inputs), 4, least=1)
         for (found,) in run_ranks(mods, *(x.numpy() for x in inputs)):
             np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+class Products(nn.Module):
+    """Attention written as products."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v, self.o = (nn.Linear(24, 24) for _ in range(4))
+
+    def forward(self, x):
+        split = (*x.shape[:2], 6, 4)
+        q, k, v = (part(x).view(split).transpose(1, 2) for part in (self.q, self.k, self.v))
+        mixed = torch.softmax(q @ k.transpose(-1, -2) * 0.5, -1) @ v
+        return x + self.o(mixed.transpose(1, 2).reshape(x.shape))
+
+
+class Fused(nn.Module):
+    """Queries, keys and values of one layer; a second result."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.o = nn.Linear(24, 72), nn.Linear(24, 24)
+
+    def forward(self, x):
+        split = (*x.shape[:2], 6, 4)
+        q, k, v = (part.view(split).transpose(1, 2) for part in self.qkv(x).chunk(3, -1))
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v)
+        return self.o(mixed.transpose(1, 2).reshape(x.shape)), mixed.mean(-1)
+
+
+class Chain(nn.Module):
+    """Odd sizes; operators that carry no split, and several that read one value."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        sizes = (24, 13, 7, 9)
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = torch.relu(layer(x))
+        return x, x.sum(1), torch.cat([x, x], -1), torch.topk(x, 2)[0]
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize(
+    ("make", "kinds"),
+    [
+        (Products, ["all_reduce"]),
+        (Fused, ["all_gather"] * 2),
+        (Chain, ["all_reduce", "all_gather"]),
+    ],
+)
+def test_other_forms(make: type[nn.Module], kinds: list[str]) -> None:
+    torch.manual_seed(2)
+    net, x = make().eval(), torch.randn(2, 5, 24)
+    mods = split_model(import_model(net, (x,)), 2, least=1)
+    assert [one.kind for one in collectives_of(mods[0])] == kinds
+    with torch.no_grad():
+        wanted = net(x)
+    wanted = [wanted] if isinstance(wanted, torch.Tensor) else wanted
+    for given in run_ranks(mods, x.numpy()):
+        for found, one in zip(given, wanted, strict=True):
+            np.testing.assert_allclose(found, one.numpy(), rtol=1e-5, atol=1e-5)

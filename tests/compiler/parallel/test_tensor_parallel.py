@@ -16,9 +16,8 @@ import tvm
 from small_nets import Mlp, made
 
 import burnish
-from burnish.compiler.errors import ConfigError, InvalidInputError
+from burnish.compiler.errors import ArtifactError, ConfigError, InvalidInputError
 from burnish.compiler.parallel.group import HALVES, Group, GroupError, LostRank, meshed
-from burnish.compiler.pipelines.core_sets import parse_devices
 from burnish.models.llama import Llama, LlamaShape
 
 DEVICES = ["cpu", "cpu"]
@@ -60,7 +59,11 @@ def test_report(run: burnish.TensorParallel, folder: Path) -> None:
     assert all(share < 0.6 for share in report.shares)
     assert [one.kind for one in report.collectives] == ["all_reduce"] * 3 + ["all_gather"]
     assert "1 all_gather a call" in str(report)
-    assert sorted(path.name for path in folder.iterdir()) == ["rank0.burnish", "rank1.burnish"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "rank0.burnish",
+        "rank1.burnish",
+        "ranks.json",
+    ]
 
 
 def test_wrong_inputs_end_nothing(run: burnish.TensorParallel) -> None:
@@ -70,8 +73,8 @@ def test_wrong_inputs_end_nothing(run: burnish.TensorParallel) -> None:
 
 
 def test_an_ended_rank_ends_all(run: burnish.TensorParallel, folder: Path) -> None:
-    devices = parse_devices(DEVICES, here=True)
-    again = burnish.TensorParallel(folder, run.signature, devices, [1, 1], run.report, 20)
+    again = burnish.load_tensor_parallel(folder, 20)
+    assert again.report == run.report
     pids = again.pids
     os.kill(pids[1], signal.SIGKILL)
     for _ in range(2):
@@ -82,6 +85,27 @@ def test_an_ended_rank_ends_all(run: burnish.TensorParallel, folder: Path) -> No
             os.kill(pid, 0)
 
 
+def test_a_rank_that_hangs(run: burnish.TensorParallel, folder: Path) -> None:
+    again = burnish.load_tensor_parallel(folder, 3)
+    os.kill(again.pids[1], signal.SIGSTOP)
+    with pytest.raises(GroupError, match=r"rank 0 waited 3 s for rank 1 at collective 0"):
+        again(torch.zeros(1, 7, dtype=torch.int64))
+
+
+def test_folders_that_are_none(run: burnish.TensorParallel, folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="no ranks in"):
+        burnish.load_tensor_parallel(tmp_path)
+    text = (folder / "ranks.json").read_text()
+    (tmp_path / "ranks.json").write_text(text.replace('"threads"', '"thread"'))
+    with pytest.raises(ArtifactError, match="is damaged"):
+        burnish.load_tensor_parallel(tmp_path)
+    (tmp_path / "ranks.json").write_text(text)
+    with pytest.raises(GroupError, match=r"rank0\.burnish"):
+        burnish.load_tensor_parallel(tmp_path, 20)
+    with pytest.raises(ConfigError, match="timeout_s must be more than 0"):
+        burnish.load_tensor_parallel(folder, 0)
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -89,7 +113,6 @@ def test_an_ended_rank_ends_all(run: burnish.TensorParallel, folder: Path) -> No
         ({"quantize": "int8"}, "prune and quantize have no part in tensor parallel"),
         ({"threads": 2}, "a thread for each core"),
         ({"target": "opencl"}, "ranks run on CPU cores"),
-        ({"timeout_s": 0}, "timeout_s must be more than 0"),
     ],
 )
 def test_refuses(fields: dict[str, object], message: str) -> None:
