@@ -53,6 +53,7 @@ def test_any_product_of_few_rows(m, n, k, turned, dtype):
 
 
 @pytest.mark.heavy
+@settings(max_examples=40)  # OpenCL's driver builds a program an example
 @given(**SIZES, turned=st.booleans(), dtype=st.sampled_from(["float32", "bfloat16"]))
 def test_many_products_of_few_rows(m, n, k, turned, dtype):
     check_product(m, n, k, turned, dtype)
@@ -108,6 +109,7 @@ def test_any_product_with_codes(bits, m, n, k, group, symmetric):
 
 
 @pytest.mark.heavy
+@settings(max_examples=40)  # OpenCL's driver builds a program an example
 @given(**CODES)
 def test_many_products_with_codes(bits, m, n, k, group, symmetric):
     check_codes(bits, m, n, k, group, symmetric)

@@ -61,6 +61,7 @@ def test_any_batch(b, m, n, k, turned, dtype):
 
 
 @pytest.mark.heavy
+@settings(max_examples=40)  # OpenCL's driver builds a program an example
 @given(**SIZES)
 def test_many_batches(b, m, n, k, turned, dtype):
     check_batch(b, m, n, k, turned, dtype)

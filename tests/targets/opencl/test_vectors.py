@@ -47,6 +47,7 @@ def test_a_map_of_any_shape(rows, columns, width):
 
 
 @pytest.mark.heavy
+@settings(max_examples=40)  # OpenCL's driver builds a program an example
 @given(rows=st.integers(1, 9), columns=st.integers(1, 90), width=st.sampled_from([*WIDTHS]))
 def test_maps_of_many_shapes(rows, columns, width):
     check_chain(rows, columns, width)
