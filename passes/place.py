@@ -44,7 +44,8 @@ def nodes(mod: tvm.IRModule) -> list[Node]:
 def of_weights(mod: tvm.IRModule) -> dict[relax.Var, relax.VarBinding]:
     """Bindings of ``main`` whose values follow from weights alone, each in front of its readers.
 
-    Not those that are returned, that are functions of the host (a draw is one), or branches.
+    Not those that are returned or follow from one that is needed for that, that are functions of
+    the host (a draw is one), or branches.
     """
     main = mod["main"]
     known: set[relax.Var] = set(weight_vars(mod))
@@ -59,11 +60,19 @@ def of_weights(mod: tvm.IRModule) -> dict[relax.Var, relax.VarBinding]:
             elif _repeatable(value) and all(var in known for var in read):
                 known.add(binding.var)
                 found[binding.var] = binding
+    computed: set[relax.Var] = set()
     pending = [var for var in result if var in found]
     while pending:
-        binding = found.pop(pending.pop(), None)
+        var = pending.pop()
+        binding = found.pop(var, None)
         if binding is not None:
+            computed.add(var)
             pending.extend(relax.analysis.free_vars(binding.value))
+    # What reads such a value comes after it, so it cannot go wherever its own readers are.
+    for var, binding in list(found.items()):
+        if any(read in computed for read in relax.analysis.free_vars(binding.value)):
+            computed.add(var)
+            del found[var]
     return found
 
 

@@ -139,6 +139,19 @@ lines = st.integers(1, 12).flatmap(
 )
 
 
+def test_what_follows_from_a_returned_weight_comes_after_it():
+    lines = [("add", 2, 2), ("add", 2, 3), ("add", 0, 4), ("add", 2, 3)]
+    before = graph(lines, 2)
+    after = apply(cut({"lv2": "opencl:0", "*": "cpu"}, THREE), before)
+    assert {str(f.attrs["burnish.device"]) for f in regions(after).values()} == {"opencl:0", "cpu"}
+    x, y = np.float32([1, 2]), np.float32([3, 4])
+    w = get_params(before)["w"].numpy()
+    on_cpus = apply(cut({"lv2": OTHER, "*": ONE}, TARGET), before)
+    found = run_on(TARGET, on_cpus, x, y)
+    np.testing.assert_allclose(found[0], x + 3 * w, rtol=1e-6)
+    np.testing.assert_allclose(found[1], 3 * w, rtol=1e-6)
+
+
 @given(lines, st.integers(1, 3), st.data())
 def test_any_placement_of_any_graph_moves_each_value_once(given_lines, outputs, data):
     before = graph(list(given_lines), min(outputs, len(given_lines)))
