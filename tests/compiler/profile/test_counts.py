@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from tvm import tirx
@@ -67,6 +67,7 @@ def test_weights_of_four_bits_are_read_as_stored():
     assert sum(dense.reads) - sum(narrow.reads) == 64 * 48 * 4 - (64 * 48 // 2 + 2 * 48 * 4)
 
 
+@settings(max_examples=25)  # a network is compiled an example
 @given(
     channels=st.integers(1, 5),
     filters=st.integers(1, 20),
