@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -49,22 +48,6 @@ class Cut:
 def binding_names(mod: tvm.IRModule) -> tuple[str, ...]:
     """The names by which :func:`cut_stages` knows the bindings of ``main``, in program order."""
     return _Graph(mod).names
-
-
-def crossing_bytes(mod: tvm.IRModule) -> tuple[int, ...]:
-    """Bytes that go over a cut after 0, 1, ... bindings: made before it, and read after it.
-
-    Inputs do not count, nor do values of rules 2 and 3 of :func:`cut_stages`.
-    """
-    graph = _Graph(mod)
-    last: dict[relax.Var, int] = {}
-    for at, read in enumerate(graph.read):
-        last.update((var, at) for var in read if var in graph.place and var not in graph.again)
-    found = [0] * (len(graph.bindings) + 1)
-    for var, end in last.items():
-        for at in range(graph.place[var] + 1, end + 1):
-            found[at] += _bytes(var.ty)
-    return tuple(found)
 
 
 def in_order_of_stages(
@@ -353,14 +336,6 @@ def _crosses(ty: tvm.ir.Type) -> bool:
     return isinstance(ty, relax.TensorType)
 
 
-def _bytes(ty: tvm.ir.Type) -> int:
-    """Bytes of a tensor or a tuple; an open size counts as one."""
-    if isinstance(ty, relax.TupleType):
-        return sum(map(_bytes, ty.fields))
-    sizes = [int(n) if isinstance(n, tvm.tirx.IntImm) else 1 for n in ty.shape or ()]
-    return math.prod(sizes) * int(tvm.DataType(str(ty.dtype)).itemsize)
-
-
 def _repeatable(binding: relax.Binding) -> bool:
     value = binding.value
     if isinstance(value, relax.Call):
@@ -382,4 +357,4 @@ def _unique(names: Sequence[str], taken: set[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-__all__ = ["Cut", "Stage", "binding_names", "crossing_bytes", "cut_stages", "in_order_of_stages"]
+__all__ = ["Cut", "Stage", "binding_names", "cut_stages", "in_order_of_stages"]

@@ -169,3 +169,26 @@ def launched(axes: dict[str, loops.Extent], body: Any) -> Stmt:
     for axis, size in reversed(variables):
         statement = AttrStmt(axis, "thread_extent", size, statement)
     return statement
+
+
+@dataclass(frozen=True)
+class BlockRows:
+    """The rows of queries of a block: its batch, head of keys, first row, and its head's rows.
+
+    A head of keys has rows ``[queries * group]``: those of the heads of queries that share it.
+    """
+
+    batch: Any
+    head: Any
+    start: Any
+    rows: Any
+
+    def exists(self, row: Any) -> Expr:
+        """Whether a row of the block is one of the head's."""
+        return wide(self.start) + row < self.rows
+
+    def query(self, row: Any, sizes: Sizes) -> tuple[Expr, Expr]:
+        """Place and head of a row of the block."""
+        flat = wide(self.start) + row
+        head = wide(self.head) * sizes.group + tirx.floormod(flat, sizes.group)
+        return tirx.floordiv(flat, sizes.group), head

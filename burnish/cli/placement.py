@@ -14,23 +14,22 @@ if TYPE_CHECKING:
 
 def parse_placement(given: Sequence[str]) -> dict[str, str]:
     """``["conv2d=opencl:0"]`` -> ``{"conv2d": "opencl:0"}``."""
-    found = {}
-    for one in given:
-        pattern, equals, device = one.rpartition("=")
-        if not equals or not pattern or not device:
-            raise ConfigError(f"--place takes PATTERN=DEVICE, as 'nn.conv2d=opencl:0', got {one!r}")
-        found[pattern] = device
-    return found
+    return _pairs(given, "--place takes PATTERN=DEVICE, as 'nn.conv2d=opencl:0'")
 
 
 def parse_memory(given: Sequence[str]) -> dict[str, str]:
     """``["cpu=2GB"]`` -> ``{"cpu": "2GB"}``."""
+    return _pairs(given, "--memory takes DEVICE=SIZE, as 'cpu=2GB'")
+
+
+def _pairs(given: Sequence[str], form: str) -> dict[str, str]:
+    """Names and values, parted at the last ``=``; ConfigError says the ``form``."""
     found = {}
     for one in given:
-        device, equals, size = one.rpartition("=")
-        if not equals or not device or not size:
-            raise ConfigError(f"--memory takes DEVICE=SIZE, as 'cpu=2GB', got {one!r}")
-        found[device] = size
+        name, equals, value = one.rpartition("=")
+        if not equals or not name or not value:
+            raise ConfigError(f"{form}, got {one!r}")
+        found[name] = value
     return found
 
 

@@ -30,7 +30,7 @@ from tvm.ir import Expr, Var
 from tvm.tirx import Stmt
 
 from burnish.targets import attention_form as form
-from burnish.targets.attention_form import Attention, Sizes, wide
+from burnish.targets.attention_form import Attention, BlockRows, Sizes, wide
 from burnish.targets.cpu import loops
 from burnish.targets.cuda.fragments import SIZE, WARP, Matrix
 from burnish.targets.cuda.target import CudaTarget
@@ -173,7 +173,7 @@ class _Kernel:
             batch, head = loops.split_two(rest, sizes.key_heads)
             inside = tirx.all(place >= 0, place < count)
             return loops.named(
-                lambda batch, head, start, rows: self._block(_Where(batch, head, start, rows)),
+                lambda batch, head, start, rows: self._block(BlockRows(batch, head, start, rows)),
                 batch=batch,
                 head=head,
                 start=at * tile.rows,
@@ -183,7 +183,7 @@ class _Kernel:
 
         return self.block.launched(count, block, self.at_once)
 
-    def _block(self, where: _Where) -> Stmt:
+    def _block(self, where: BlockRows) -> Stmt:
         tile, sizes, block = self.tile, self.sizes, self.block
         steps: Any = wide(form.up(sizes.keys, tile.keys))
         if self.attention.causal:
@@ -276,7 +276,7 @@ class _Kernel:
 
         return self.block.each(turn)
 
-    def _copy_queries(self, where: _Where) -> Stmt:
+    def _copy_queries(self, where: BlockRows) -> Stmt:
         def index(row: Any, column: Any) -> tuple[Any, ...]:
             query, head = where.query(row, self.sizes)
             return wide(where.batch), query, head, column
@@ -284,13 +284,13 @@ class _Kernel:
         source, depth = self.attention.q, self.sizes.depth
         return self._copy(self.queries, self.tile.rows, source, depth, index, where.exists)
 
-    def _copy_keys(self, where: _Where, first: Any) -> Stmt:
+    def _copy_keys(self, where: BlockRows, first: Any) -> Stmt:
         return self._copy_tile(where, first, self.keys, self.attention.k, self.sizes.depth)
 
-    def _copy_values(self, where: _Where, first: Any) -> Stmt:
+    def _copy_values(self, where: BlockRows, first: Any) -> Stmt:
         return self._copy_tile(where, first, self.mixed_in, self.attention.v, self.sizes.values)
 
-    def _copy_tile(self, where: _Where, first: Any, to: Memory, source: Var, width: int) -> Stmt:
+    def _copy_tile(self, where: BlockRows, first: Any, to: Memory, source: Var, width: int) -> Stmt:
         def index(row: Any, column: Any) -> tuple[Any, ...]:
             return wide(where.batch), wide(first) + row, wide(where.head), column
 
@@ -301,7 +301,7 @@ class _Kernel:
 
     # -- a tile of keys ----------------------------------------------------------------------
 
-    def _step(self, where: _Where, first: Any, more: Any) -> Stmt:
+    def _step(self, where: BlockRows, first: Any, more: Any) -> Stmt:
         block, tile = self.block, self.tile
         if not self.pipelined:
             return loops.seq(
@@ -395,7 +395,7 @@ class _Kernel:
         )
         return loops.seq(clear, unroll(pieces, deep))
 
-    def _softmax(self, where: _Where, first: Any) -> Stmt:
+    def _softmax(self, where: BlockRows, first: Any) -> Stmt:
         block = self.block
         return loops.seq(
             block.each(lambda w, lane: self._masked(where, first, w, lane)),
@@ -414,7 +414,7 @@ class _Kernel:
     def _score_at(self, p: Any, j: Any, e: Any) -> Any:
         return (p * self.tile.across + j) * 8 + e
 
-    def _masked(self, where: _Where, first: Any, warp: Any, lane: Any) -> Stmt:
+    def _masked(self, where: BlockRows, first: Any, warp: Any, lane: Any) -> Stmt:
         """Scores scaled; with the bias, and hidden ones ``-inf``, in tiles that have such."""
         attention, sizes, tile = self.attention, self.sizes, self.tile
         scale = tirx.const(attention.scale, "float32")
@@ -533,7 +533,7 @@ class _Kernel:
 
     # -- the end -----------------------------------------------------------------------------
 
-    def _finish(self, where: _Where) -> Stmt:
+    def _finish(self, where: BlockRows) -> Stmt:
         block = self.block
         sums = block.across(self.share, lambda a, b: a + b, self.other)
         if self.tile.warps[1] == 1:
@@ -547,7 +547,7 @@ class _Kernel:
             block.each(lambda w, lane: self._joined(where, w, lane)),
         )
 
-    def _give(self, where: _Where, row: Any, column: Any, mean: Expr) -> Stmt:
+    def _give(self, where: BlockRows, row: Any, column: Any, mean: Expr) -> Stmt:
         query, head = where.query(row, self.sizes)
         dtype = self.sizes.dtype
         inside = where.exists(row)
@@ -556,7 +556,7 @@ class _Kernel:
         index = [wide(where.batch), query, head, wide(column)]
         return loops.branch(inside, loops.store(self.attention.out, mean.astype(dtype), index))
 
-    def _written(self, where: _Where, warp: Any, lane: Any) -> Stmt:
+    def _written(self, where: BlockRows, warp: Any, lane: Any) -> Stmt:
         def one(p: Any, c: Any, e: Any) -> Stmt:
             row = self._row(p)(warp) + _down(lane, e)
             total = self.mixed.at(warp, lane, self._sum_at(p, c, e))
@@ -616,7 +616,7 @@ class _Kernel:
 
         return loops.seq(unroll(self.top.held, factor), self._each_sum(part))
 
-    def _joined(self, where: _Where, warp: Any, lane: Any) -> Stmt:
+    def _joined(self, where: BlockRows, warp: Any, lane: Any) -> Stmt:
         threads = self.block.warps * WARP
 
         def one(at: Any) -> Stmt:
@@ -628,26 +628,6 @@ class _Kernel:
             return self._give(where, row, column, mean)
 
         return loops.serial(i32(self.tile.rows * self.values // threads), one, "turn")
-
-
-@dataclass(frozen=True)
-class _Where:
-    """A block's batch, head of keys, first row, and how many rows its head has."""
-
-    batch: Any
-    head: Any
-    start: Any
-    rows: Any
-
-    def exists(self, row: Any) -> Expr:
-        """Whether a row of the block is one of the head's."""
-        return wide(self.start) + row < self.rows
-
-    def query(self, row: Any, sizes: Sizes) -> tuple[Expr, Expr]:
-        """Place and head of a row of the block."""
-        flat = wide(self.start) + row
-        head = wide(self.head) * sizes.group + tirx.floormod(flat, sizes.group)
-        return tirx.floordiv(flat, sizes.group), head
 
 
 def _kept(sizes: Sizes) -> bool:

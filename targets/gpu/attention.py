@@ -24,7 +24,7 @@ from tvm.ir import Expr, Var
 from tvm.tirx import Stmt
 
 from burnish.targets import attention_form as form
-from burnish.targets.attention_form import Attention, Sizes, wide
+from burnish.targets.attention_form import Attention, BlockRows, Sizes, wide
 from burnish.targets.cpu import loops
 
 _ACROSS = 16
@@ -460,24 +460,10 @@ class _Kernel:
 
 
 @dataclass(frozen=True)
-class _Where:
-    """A group's batch, head of keys, first row, and how many rows its head has; the item in it."""
+class _Where(BlockRows):
+    """A group's rows, and the item in the group."""
 
-    batch: Any
-    head: Any
-    start: Any
-    rows: Any
     item: Expr
-
-    def exists(self, row: Any) -> Expr:
-        """Whether a row of the block is one of the head's."""
-        return wide(self.start) + row < self.rows
-
-    def query(self, row: Any, sizes: Sizes) -> tuple[Expr, Expr]:
-        """Place and head of a row of the block."""
-        flat = wide(self.start) + row
-        head = wide(self.head) * sizes.group + tirx.floormod(flat, sizes.group)
-        return tirx.floordiv(flat, sizes.group), head
 
 
 class _Shared:

@@ -18,7 +18,6 @@ import burnish
 from burnish.passes.cut_stages import (
     Cut,
     binding_names,
-    crossing_bytes,
     cut_stages,
     in_order_of_stages,
 )
@@ -135,15 +134,6 @@ def test_stages_in_a_row_give_the_same_numbers(points: list[int | str]) -> None:
     cut = cut_stages(mod, points)
     assert len(cut.stages) == len(points) + 1
     np.testing.assert_allclose(through(cut, inputs)[0], want, rtol=1e-5)
-
-
-def test_bytes_over_each_cut() -> None:
-    """Two rows of three floats from the product on, the parts of the split; no weight crosses."""
-    names = binding_names(with_weights())
-    crossing = dict(zip(names, crossing_bytes(with_weights())[1:], strict=True))
-    assert crossing["turned"] == 0
-    assert crossing["product"] == crossing["biased"] == crossing["halves"] == 2 * 3 * 4
-    assert crossing["out"] == 0
 
 
 def test_no_cut_is_the_model_itself() -> None:
