@@ -21,7 +21,7 @@ from burnish.compiler.importers.files import Params
 from burnish.compiler.libraries import AUTO, check_libraries
 from burnish.compiler.optimizer import lowered, run_passes
 from burnish.compiler.pipeline import graph_phases
-from burnish.compiler.placed import check_placement
+from burnish.compiler.placed import check_memory, check_placement
 from burnish.compiler.placement.by_cost import by_cost
 from burnish.compiler.precision import check_precision, in_precision
 from burnish.compiler.resolved import check_resolved, resolve
@@ -280,6 +280,7 @@ def target_for(target: str | Target, config: CompileConfig) -> Target:
     check_precision(config.precision, cpu)
     check_libraries(config.libraries, cpu)
     check_placement(config.placement, cpu)
+    check_memory(config.memory, cpu)
     found = with_graphs(config.cuda_graphs, in_precision(config.precision, cpu))
     if resolved:
         with wrap_errors(TargetError):

@@ -17,9 +17,10 @@ CUBLAS, TENSORRT = "cublas", "tensorrt"
 def check_placement(placement: Mapping[str, str], target: Target) -> None:
     """Raise :class:`ConfigError` where there is nothing to choose from."""
     if placement and not isinstance(target, HeteroTarget):
+        other = "opencl:0" if target.kind == "cpu" else "cpu"
         raise ConfigError(
             f"placement is for targets of several devices, and {target.name!r} is one: say "
-            f'target="hetero:{target.name},cpu", or leave placement out'
+            f'target="hetero:{target.name},{other}", or leave placement out'
         )
 
 
@@ -31,6 +32,17 @@ def register_device(backend: Backend) -> None:
     """
     with wrap_errors(ConfigError):
         register(backend)
+
+
+def check_memory(memory: Mapping[str, int], target: Target) -> None:
+    """Raise :class:`ConfigError` for a limit of a device that the target has not."""
+    known = target.devices if isinstance(target, HeteroTarget) else ()
+    for name in memory:
+        if name not in known:
+            raise ConfigError(
+                f"memory limits {name!r}, which is no device of the target {target.name!r}"
+                + (f": its devices are {', '.join(known)}" if known else "; leave memory out")
+            )
 
 
 def supports(target: HeteroTarget) -> dict[str, Support]:
