@@ -63,6 +63,7 @@ def compile(
     """
     settings = _settings(config, fields)
     cpu = target_for(target, settings)
+    check_memory(settings.memory, cpu)
     settings.check_registered()
     return compile_in_stages(
         model, example_inputs, cpu, settings, dynamic, params=params, cache=cache
@@ -169,6 +170,7 @@ def optimize(
     """
     settings = _settings(config, fields)
     cpu = target_for(target, settings)
+    check_memory(settings.memory, cpu)
     check_resolved(settings, imported.source.hash)
     start = time.perf_counter()
     placed = by_cost(cpu, settings, imported)
@@ -280,7 +282,6 @@ def target_for(target: str | Target, config: CompileConfig) -> Target:
     check_precision(config.precision, cpu)
     check_libraries(config.libraries, cpu)
     check_placement(config.placement, cpu)
-    check_memory(config.memory, cpu)
     found = with_graphs(config.cuda_graphs, in_precision(config.precision, cpu))
     if resolved:
         with wrap_errors(TargetError):

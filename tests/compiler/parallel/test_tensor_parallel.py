@@ -100,7 +100,7 @@ def test_folders_that_are_none(run: burnish.TensorParallel, folder: Path, tmp_pa
     with pytest.raises(ArtifactError, match="is damaged"):
         burnish.load_tensor_parallel(tmp_path)
     (tmp_path / "ranks.json").write_text(text)
-    with pytest.raises(GroupError, match=r"rank0\.burnish"):
+    with pytest.raises(GroupError, match=r"rank[01]\.burnish"):  # whichever rank is first
         burnish.load_tensor_parallel(tmp_path, 20)
     with pytest.raises(ConfigError, match="timeout_s must be more than 0"):
         burnish.load_tensor_parallel(folder, 0)
