@@ -89,7 +89,7 @@ class Compiled:
                 self._to_record = pool.AVAILABLE and signature.static
             elif isinstance(target, HeteroTarget) and target.concurrent:
                 self._use_threads = threads.adopt(self._loaded)
-                cores = {one.name: one.core for one in target.places if one.core is not None}
+                cores = {one.name: one.cores for one in target.places}
                 self._main = OnCores(self._loaded, list(self.params.values()), cores)
             elif isinstance(target, HeteroTarget):
                 self._use_threads = threads.adopt(self._loaded)

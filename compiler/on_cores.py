@@ -1,4 +1,4 @@
-"""A library whose regions run at the same time, each on the core that it is for."""
+"""A library whose regions run at the same time, each on the cores that it is for."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import queue
 import threading
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotDone
 from dataclasses import dataclass, field
@@ -19,13 +19,17 @@ from tvm import relax
 
 from burnish.compiler.errors import BurnishError
 from burnish.passes.start_regions import FIELD, START, VALUE
+from burnish.runtime import threads
+from burnish.targets.core_sets import bind
 
 LIMIT_S = 600.0
 """A call of a model that takes longer is given up."""
+END_S = 1.0
+"""A thread that has not ended after this has a region that does not."""
 
 
 class RegionError(BurnishError):
-    """A region did not end, or its core cannot be used."""
+    """A region did not end, or its cores cannot be used."""
 
 
 @dataclass
@@ -98,19 +102,20 @@ def register() -> None:
 
 
 class OnCores:
-    """``main`` of a library whose regions run on ``cores``, by name of the device.
+    """``main`` of a library whose regions run on ``cores``, a set by name of the device.
 
-    One thread a core, bound to it, with a virtual machine of its own, runs its regions in the
-    order in which ``main`` starts them, each when its inputs are there. A call ends when all
-    that it started has ended. A call that is not done after ``limit_s`` seconds raises
-    :class:`RegionError`, and so does every later one: its regions may run still.
+    One thread a set, bound to it, with a virtual machine of its own, runs its regions in the
+    order in which ``main`` starts them, each when its inputs are there. Loops of kernels run on a
+    pool of that thread's own, a thread a core of the set. A call ends when all that it started has
+    ended. A call that is not done after ``limit_s`` seconds raises :class:`RegionError`, and so
+    does every later one: its regions may run still.
     """
 
     def __init__(
         self,
         library: tvm.runtime.Module,
         weights: Sequence[tvm.runtime.Tensor],
-        cores: Mapping[str, int],
+        cores: Mapping[str, Sequence[int]],
         *,
         limit_s: float = LIMIT_S,
     ) -> None:
@@ -147,11 +152,13 @@ class OnCores:
         """Start the threads: there are none yet, or this is a forked child, which has none."""
         self._queues = {name: queue.SimpleQueue() for name in self._cores}
         self._process = os.getpid()
-        for name, core in self._cores.items():
+        own_pool = threads.own_pool(self._library)
+        for name, cores in self._cores.items():
             machine = relax.VirtualMachine(self._library, tvm.cpu())
-            work = (self._queues[name], machine, name, core)
-            threading.Thread(target=_work, args=work, name=f"burnish-{name}", daemon=True).start()
-            weakref.finalize(self, self._queues[name].put, None)
+            work = (self._queues[name], machine, own_pool, name, cores)
+            one = threading.Thread(target=_work, args=work, name=f"burnish-{name}", daemon=True)
+            one.start()
+            weakref.finalize(self, _end, self._queues[name], one)
 
     def _settle(self, call: _Call) -> None:
         """Wait until nothing reads the inputs any more."""
@@ -166,15 +173,30 @@ class OnCores:
         self._open = None
 
 
-def _work(jobs: queue.SimpleQueue[Job | None], machine: Any, name: str, core: int) -> None:
+def _end(jobs: queue.SimpleQueue[Job | None], thread: threading.Thread) -> None:
+    """Let a thread end; a process that ends would break it off in the middle of that."""
+    jobs.put(None)
+    if thread is not threading.current_thread():
+        thread.join(END_S)
+
+
+def _work(
+    jobs: queue.SimpleQueue[Job | None],
+    machine: Any,
+    own_pool: Callable[[int], object],
+    name: str,
+    cores: Sequence[int],
+) -> None:
     refused: RegionError | None = None
     try:
-        os.sched_setaffinity(0, {core})
-    except (AttributeError, OSError) as error:
-        refused = RegionError(f"{name}: cannot run on the core {core}: {error}", stage="run")
+        bind(cores)
+        own_pool(len(cores))
+    except Exception as error:  # noqa: BLE001 - the calls that wait for its regions raise it
+        refused = RegionError(f"{name}: {error}", stage="run")
     while (job := jobs.get()) is not None:
         _run(machine, refused, *job)
         del job
+    own_pool(0)
 
 
 def _run(

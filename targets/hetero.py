@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import itertools
 import json
-import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from typing import TypeAlias
 
 import tvm
 
+from burnish.targets.core_sets import MOST_CORES, parse_cores, usable
 from burnish.targets.cuda.target import CudaTarget, parse_cuda
 from burnish.targets.described import described, of_fields
 from burnish.targets.opencl import runtime as opencl_runtime
@@ -26,12 +26,11 @@ HOST = "cpu:0"
 """The memory that a model's inputs and outputs are in."""
 SYNTAX = (
     "hetero:DEVICE,DEVICE... with devices cpu, cpu:1, cuda:0, cuda:sm_90:0, opencl:0, "
-    "opencl:mali:0, or cores that work at the same time: cpu@0,cpu@1"
+    "opencl:mali:0, or sets of cores that work at the same time: cpu@0,cpu@1 or cpu@0-3,cpu@4+6"
 )
 KINDS: Mapping[str, type[Single]] = {"cpu": CpuTarget, "cuda": CudaTarget, "opencl": OpenclTarget}
 MOST = 64
 """Devices of a kind."""
-MOST_CORES = 4096
 external: dict[str, str] = {}
 """Devices that are code generators of their own, by name, and the device whose memory they use."""
 
@@ -41,15 +40,15 @@ class Place:
     """A device of a model: its ``name`` as the user wrote it, and the memory that it works in.
 
     ``target`` is what code is made for there, ``index`` which one of its kind. ``backend`` names
-    the code generator of a device that is external, and is empty for others. ``core`` is the core
-    of the machine that a device of one core (``cpu@0``) is bound to.
+    the code generator of a device that is external, and is empty for others. ``cores`` are the
+    cores of the machine that a set of them (``cpu@0-3``) is bound to, with a thread each.
     """
 
     name: str
     target: Single
     index: int = 0
     backend: str = ""
-    core: int | None = None
+    cores: tuple[int, ...] = ()
 
     @property
     def memory(self) -> str:
@@ -64,9 +63,8 @@ class Place:
         why = self.target.why_not_here()
         if why:
             return why
-        known = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
-        if self.core is not None and self.core not in known:
-            return f"the cores that this process may run on are {sorted(known)}"
+        if not usable().issuperset(self.cores):
+            return f"the cores that this process may run on are {sorted(usable())}"
         found = _count(self.target)
         if found is not None and self.index >= found:
             return f"this machine has {found} of its kind, counted from 0"
@@ -78,7 +76,7 @@ class HeteroTarget:
     """Devices in the order in which they are preferred, and the host that starts all of them.
 
     ``devices`` are their names, ``described`` the fields of each one's target as JSON; ``threads``
-    is of the host and of CPUs among them.
+    is of the host and of CPUs among them, but for sets of cores, which have a thread a core.
     """
 
     name: str = "hetero:cpu"
@@ -113,8 +111,8 @@ class HeteroTarget:
 
     @property
     def concurrent(self) -> bool:
-        """Whether its devices are cores that work at the same time; others take turns."""
-        return any(one.core is not None for one in self.places)
+        """Whether its devices are sets of cores that work at the same time; others take turns."""
+        return any(one.cores for one in self.places)
 
     @property
     def machine(self) -> str:
@@ -136,9 +134,12 @@ class HeteroTarget:
         """Raise ``ValueError`` or ``KeyError`` where the fields do not describe devices."""
         if not self.devices or len(self.devices) != len(self.described):
             raise ValueError("its target has other devices than it describes")
-        cores = [one.core for one in self.places]
-        if None in cores and len(set(cores)) > 1:
-            raise ValueError("its target has cores among devices that take turns")
+        sets = [one.cores for one in self.places if one.cores]
+        cores = [core for one in sets for core in one]
+        if sets and (len(sets) < len(self.places) or len(set(cores)) < len(cores)):
+            raise ValueError("its target has cores among devices that take turns, or one twice")
+        if any(one.cores and one.target.threads != len(one.cores) for one in self.places):
+            raise ValueError("its target has a set of cores with other than a thread a core")
 
     def why_not_here(self) -> str:
         """Why this machine cannot run the model, each missing device; empty where it can."""
@@ -148,14 +149,14 @@ class HeteroTarget:
     def with_threads(self, threads: int | None) -> HeteroTarget:
         """The same devices with a host of this many threads; ``None`` keeps them.
 
-        ``ValueError`` where each device is a core, for other than one thread.
+        ``ValueError`` where devices are sets of cores, for other threads than theirs.
         """
-        if threads is None:
+        if threads is None or (self.concurrent and threads == self.threads):
             return self
-        if self.concurrent and threads != 1:
+        if self.concurrent:
             raise ValueError(
                 f"the devices of {self.name!r} are cores, and each runs one thread: leave threads "
-                "out, or name more cores"
+                "out, or name other cores"
             )
         made = [replace(one, target=one.target.with_threads(threads)) for one in self.places]
         return replace(self, described=tuple(map(_described, made)), threads=threads)
@@ -166,25 +167,36 @@ def parse_hetero(text: str) -> HeteroTarget:
     names = tuple(part.strip() for part in text.strip().removeprefix(PREFIX).split(","))
     if not all(names):
         raise ValueError(f"target {text!r} is not of the form {SYNTAX}")
+    numbers = [name for name in names if re.fullmatch(r"\d+(-\d+)?", name)]
+    if numbers:
+        raise ValueError(
+            f"target {text!r}: {numbers[0]} is no device; cores of one set are joined by +, as in "
+            "cpu@0+2"
+        )
     places = [parse_place(name) for name in names]
     twice = {name for name in names if names.count(name) > 1}
     if twice:
         raise ValueError(f"target {text!r} names {', '.join(sorted(twice))} twice")
-    apart = [one.name for one in places if one.core is None]
+    apart = [one.name for one in places if not one.cores]
     if apart and len(apart) < len(places):
         raise ValueError(
             f"target {text!r}: cores, as cpu@0, work at the same time, and {', '.join(apart)} "
             "would take turns with them: name cores alone, or none"
         )
-    cores = [one.core for one in places if one.core is not None]
-    if len(set(cores)) < len(cores):
-        raise ValueError(f"target {text!r} names a core twice")
-    cpus = {one.target for one in places if isinstance(one.target, CpuTarget)}
+    cores = [core for one in places for core in one.cores]
+    shared = sorted({core for core in cores if cores.count(core) > 1})
+    if shared:
+        both = [one.name for one in places if shared[0] in one.cores]
+        raise ValueError(
+            f"target {text!r} names core {shared[0]} twice, in {' and in '.join(both)}: sets that "
+            "work at the same time have no core in common"
+        )
+    cpus = {one.target for one in places if isinstance(one.target, CpuTarget) and not one.cores}
     if len({replace(cpu, name="") for cpu in cpus}) > 1:
         raise ValueError(
             f"target {text!r}: CPUs of one executable must be alike, as cpu and cpu:1 are"
         )
-    threads = max(one.target.threads for one in places)
+    threads = places[0].target.threads if cores else max(one.target.threads for one in places)
     made = tuple(map(_described, places))
     return HeteroTarget(PREFIX + ",".join(names), names, made, threads)
 
@@ -197,13 +209,8 @@ def parse_place(name: str) -> Place:
     if name in external:
         return replace(parse_place(external[name]), name=name, backend=name)
     if "@" in name:
-        core = re.fullmatch(r"cpu@(\d+)", name)
-        if core is None or int(core[1]) >= MOST_CORES:
-            raise ValueError(
-                f"device {name!r}: in one model each core is a device of its own, cpu@0,cpu@1; "
-                "sets of several cores are devices of a pipeline's stages"
-            )
-        return Place(name, parse_target("cpu").with_threads(1), core=int(core[1]))
+        cores = parse_cores(name)
+        return Place(name, parse_target("cpu").with_threads(len(cores)), cores=cores)
     match = re.fullmatch(r"(.*?)(?::(\d+))?", name)
     if match is None:
         raise ValueError(f"device {name!r} is not of the form {SYNTAX}")
@@ -230,18 +237,19 @@ def _described_place(name: str, text: str) -> Place:
     kind = KINDS.get(str(fields["kind"])) if isinstance(fields, dict) else None
     if kind is None:
         raise ValueError(f"the device {name!r:.80} of its target is of no known kind")
-    index, backend, core = fields["index"], fields["backend"], fields.get("core")
+    index, backend, cores = fields["index"], fields["backend"], fields.get("cores", [])
     if type(index) is not int or not 0 <= index < MOST or not isinstance(backend, str):
         raise ValueError(f"the device {name!r:.80} of its target has no index or backend")
-    if core is not None and (type(core) is not int or not 0 <= core < MOST_CORES or index):
-        raise ValueError(f"the device {name!r:.80} of its target is on no core")
-    return Place(name, of_fields(kind, fields), index, backend, core)
+    known = isinstance(cores, list) and all(type(n) is int and 0 <= n < MOST_CORES for n in cores)
+    if not known or (cores and (index or kind is not CpuTarget)):
+        raise ValueError(f"the device {name!r:.80} of its target is on no cores")
+    return Place(name, of_fields(kind, fields), index, backend, tuple(cores))
 
 
 def _described(place: Place) -> str:
     fields = {**described(place.target), "index": place.index, "backend": place.backend}
-    if place.core is not None:
-        fields["core"] = place.core
+    if place.cores:
+        fields["cores"] = list(place.cores)
     return json.dumps(fields, sort_keys=True)
 
 

@@ -33,9 +33,9 @@ def devices(
     listed with the reason and what to do.
 
     The names are those of targets: `--target opencl:0`, or several devices for one model,
-    `--target hetero:opencl:0,cpu`. Single cores (`cpu@0`) work at the same time:
-    `--target hetero:cpu@0,cpu@1` runs branches of a model side by side, and `burnish pipeline`
-    makes them stages.
+    `--target hetero:opencl:0,cpu`. Cores, and sets of them, work at the same time:
+    `--target hetero:cpu@0,cpu@1` or `hetero:cpu@0-3,cpu@4-7` runs branches of a model side by
+    side, and `burnish pipeline` makes them stages.
 
     Examples:
 

@@ -28,7 +28,7 @@ Model = Annotated[
 ]
 Devices = Annotated[
     str,
-    typer.Option(metavar="NAMES", help="One a stage, in order: cpu@0,cpu@1 or 'cpu@0-3;cpu@4-7'."),
+    typer.Option(metavar="NAMES", help="One a stage, in order: cpu@0,cpu@1 or cpu@0-3,cpu@4+6."),
 ]
 MicroBatches = Annotated[
     str, typer.Option(metavar="N", help="Parts of a batch; auto chooses by the operators' costs.")

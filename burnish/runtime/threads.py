@@ -11,8 +11,8 @@ import tvm_ffi
 
 AVAILABLE = sys.platform == "linux"
 """Whether the pool is written for this system; elsewhere libraries keep TVM's."""
-JOIN, THREADS = "burnish_join_pool", "burnish_threads"
-"""Functions of a library that set its pool, and its threads."""
+JOIN, THREADS, OWN = "burnish_join_pool", "burnish_threads", "burnish_own_pool"
+"""Functions of a library that set its pool, its threads, and the calling thread's own pool."""
 
 _lock = threading.Lock()
 _lender: Any = None
@@ -35,6 +35,20 @@ def adopt(library: Any) -> Callable[[int], object]:
         if _lender is None:
             _lender, _address = library, address
     return library.get_function(THREADS, query_imports=True)
+
+
+def own_pool(library: Any) -> Callable[[int], object]:
+    """What gives the calling thread a pool of its own, of so many threads, itself among them.
+
+    Loops of ``library`` that the thread launches run there. The other threads start with the first
+    loop, on the cores that the thread is bound to by then. With 0 the pool goes, before the thread
+    does. Where our pool is not written, TVM's is one a thread anyhow, and this does nothing.
+    """
+    return library.get_function(OWN, query_imports=True) if AVAILABLE else _nothing
+
+
+def _nothing(_threads: int) -> None:
+    pass
 
 
 def tvm_threads(threads: int) -> None:

@@ -1,17 +1,13 @@
-"""Devices of a pipeline: ``cpu``, and sets of its cores, ``cpu@0`` or ``cpu@0-3,6``."""
+"""Devices of a pipeline: ``cpu``, and sets of its cores, ``cpu@0`` or ``cpu@0-3+6``."""
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from burnish.compiler.errors import ConfigError
 from burnish.runtime.cores import usable_cores
-
-_SET = re.compile(r"cpu(?:@(\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*))?")
-FORM = "cpu, or cores of it by number: cpu@0, cpu@0-3, cpu@0,2"
+from burnish.targets.core_sets import FORM, bind, parse_cores, usable
 
 
 @dataclass(frozen=True)
@@ -34,33 +30,20 @@ class CoreSet:
         if not self.cores:
             return
         try:
-            os.sched_setaffinity(0, self.cores)
-            kept = os.sched_getaffinity(0)
-        except (AttributeError, OSError) as error:
-            raise ConfigError(
-                f"{self.name!r}: cannot run on the cores {list(self.cores)}: {error}"
-            ) from error
-        if kept != set(self.cores):
-            missing = sorted(set(self.cores) - kept)
-            raise ConfigError(f"{self.name!r}: there are no cores {missing} to run on")
+            bind(self.cores)
+        except ValueError as error:
+            raise ConfigError(f"{self.name!r}: {error}") from error
 
 
 def parse_device(text: str) -> CoreSet:
     """The device of this name; :class:`ConfigError` says which there are."""
-    match = _SET.fullmatch(text.strip())
-    if match is None:
+    try:
+        return CoreSet(text.strip(), parse_cores(text))
+    except ValueError as error:
         raise ConfigError(
-            f"a pipeline's stages run on CPU cores: {text!r:.80} is none of {FORM}; for other "
-            "devices in one model, compile it with target='hetero:...'"
-        )
-    cores: list[int] = []
-    for part in (match[1] or "").split(","):
-        first, _, last = part.partition("-")
-        if part:
-            cores.extend(range(int(first), int(last or first) + 1))
-    if match[1] and (not cores or len(set(cores)) != len(cores)):
-        raise ConfigError(f"{text!r} names no core, or one twice; {FORM}")
-    return CoreSet(text.strip(), tuple(cores))
+            f"a pipeline's stages run on CPU cores: {error}; for other devices in one model, "
+            "compile it with target='hetero:...'"
+        ) from error
 
 
 def parse_devices(texts: Sequence[str], *, here: bool) -> tuple[CoreSet, ...]:
@@ -74,7 +57,7 @@ def parse_devices(texts: Sequence[str], *, here: bool) -> tuple[CoreSet, ...]:
     found = tuple(map(parse_device, texts))
     if not here:
         return found
-    known = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+    known = usable()
     seen: dict[int, str] = {}
     for device in found:
         missing = sorted(set(device.cores) - known)

@@ -1,13 +1,16 @@
-"""One model over cores that work at the same time: parity, order, errors, limits, files."""
+"""One model over cores that work at the same time: parity, order, errors, limits, files, sets."""
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
+import tvm
 from small_nets import made
 
 import burnish
@@ -131,7 +134,7 @@ def test_an_error_in_a_region_ends_the_call_and_not_the_next(compiled, monkeypat
 
 def test_a_region_that_does_not_end_is_given_up(compiled, monkeypatch):
     _, x, model = compiled
-    cores = dict(zip((FIRST, SECOND), CORES, strict=True))
+    cores = {FIRST: CORES[:1], SECOND: CORES[1:]}
     slow = OnCores(model._loaded, list(model.params.values()), cores, limit_s=0.1)
     _with_machine(monkeypatch, SECOND, _Slow())
     inputs = [slot.take(leaf) for slot, leaf in zip(model._slots, [x], strict=True)]
@@ -163,3 +166,81 @@ def test_what_cannot_be_is_refused(tmp_path):
         model(x)
     with pytest.raises(ArtifactError, match="cpu@4000, and not all of them are here"):
         burnish.load(model.save(tmp_path / "net.burnish"))
+
+
+class Wide(torch.nn.Module):
+    """Two branches, a product and a convolution large enough for the loops of several threads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left = torch.nn.Linear(192, 192)
+        self.right = torch.nn.Conv2d(1, 16, 3, padding=1)
+
+    def forward(self, x):
+        return torch.relu(self.left(x)) + self.right(x[None, None]).tanh().mean(1)[0]
+
+
+FEW, MANY = "cpu@0-1", "cpu@2+4-5"
+
+
+@pytest.fixture(scope="module")
+def sets():
+    """A model for sets of two and of three cores, of a machine that this one may not be."""
+    net, x = made(Wide), torch.randn(48, 192)
+    target, placement = f"hetero:{FEW},{MANY}", {"conv2d": MANY, "tanh": MANY}
+    return net, x, burnish.compile(net, (x,), target=target, placement=placement, cache=False)
+
+
+def _workers() -> set[str]:
+    tasks = Path("/proc/self/task").iterdir()
+    return {task.name for task in tasks if (task / "comm").read_text().strip() == "burnish"}
+
+
+def test_each_set_has_kernels_for_its_threads(sets):
+    *_, model = sets
+    devices = {where: model.target.place(where).target.threads for where in (FEW, MANY)}
+    assert devices == {FEW: 2, MANY: 3}
+    assert model.target.threads == 2
+    with pytest.raises(TargetError, match="no device cpu@2\\+4-5: the cores"):
+        model(sets[1])
+
+
+def test_two_sets_at_once_are_right_and_their_threads_end_with_them(sets):
+    net, _, model = sets
+    before = _workers()
+    cores = {FEW: CORES, MANY: [*CORES, CORES[0]]}  # what runs is the same, on the cores there are
+    library = tvm.runtime.load_module(str(model.library))
+    models = [OnCores(library, list(model.params.values()), cores) for _ in range(2)]
+    errors: list[float] = []
+
+    def call(one: OnCores, seed: int) -> None:
+        x = torch.randn(48, 192, generator=torch.Generator().manual_seed(seed))
+        want = net(x).detach().numpy()
+        given = tvm.runtime.tensor(x.numpy())
+        for _ in range(200):
+            errors.append(float(abs(one(given, None)[0].numpy() - want).max()))
+
+    callers = [threading.Thread(target=call, args=(one, seed)) for seed, one in enumerate(models)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert len(errors) == 400
+    assert max(errors) < 1e-4
+    assert len(_workers() - before) == 2 * (1 + 2)
+    for name in _workers() - before:
+        assert os.sched_getaffinity(int(name)) == set(CORES)
+    models.clear()
+    del callers
+    gc.collect()
+    assert _workers() == before
+
+
+def test_one_set_of_two_cores_runs_and_is_written_to_a_file(tmp_path):
+    net, x = made(Wide), torch.randn(48, 192)
+    name = f"cpu@{CORES[0]}+{CORES[1]}"
+    model = burnish.compile(net, (x,), target=f"hetero:{name}", cache=False)
+    again = burnish.load(model.save(tmp_path / "net.burnish"))
+    assert again.target.place(name).cores == tuple(CORES)
+    for one in (model, again):
+        assert parity(one(x), net(x)).rel <= 1e-5

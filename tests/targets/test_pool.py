@@ -69,6 +69,7 @@ class Library:
     def __init__(self, path: Path) -> None:
         self.module = tvm.runtime.load_module(str(path))
         self.threads = process_threads.adopt(self.module)
+        self.own_pool = process_threads.own_pool(self.module)
 
     def __call__(self, kernel: str, values: np.ndarray) -> np.ndarray:
         tensor = tvm.runtime.tensor(values)
@@ -171,6 +172,43 @@ def test_a_second_library_brings_no_threads_of_its_own(library, tmp_path):
     assert len(workers()) == before >= 3
 
 
+def test_pools_of_threads_own_run_at_the_same_time_on_the_cores_of_each(library):
+    library.threads(1)
+    old = set(workers())
+    cores = sorted(os.sched_getaffinity(0))
+    wrong: list[object] = []
+    began = threading.Barrier(2, timeout=60)
+
+    def work(count: int) -> None:
+        os.sched_setaffinity(0, {cores[count % len(cores)]})
+        library.own_pool(count)
+        for round in range(300):
+            values = np.arange(700 + round, dtype="int32")
+            if not np.array_equal(library("count", values), values + 1):
+                wrong.append(count)
+        began.wait()
+        started = set(workers()) - old  # those of both
+        bound = sorted(core for task in started for core in os.sched_getaffinity(int(task.name)))
+        if bound != sorted([cores[2 % len(cores)], *[cores[3 % len(cores)]] * 2]):
+            wrong.append(bound)
+        began.wait()
+        with pytest.raises(Exception, match="an element is negative"):
+            library("check", np.full(100, -1, "int32"))
+        library.own_pool(2 * count)  # in the place of the first
+        values = np.arange(500, dtype="int32")
+        if not np.array_equal(library("count", values), values + 1):
+            wrong.append(count)
+        library.own_pool(0)
+
+    callers = [threading.Thread(target=work, args=(count,)) for count in (2, 3)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert wrong == []
+    assert set(workers()) == old
+
+
 def test_a_forked_child_starts_threads_of_its_own(path):
     # In a process of its own: forking this one would copy every other library's locks as well.
     code = f"""
@@ -183,7 +221,14 @@ def test_a_forked_child_starts_threads_of_its_own(path):
     library.threads(3)
     values = np.arange(1000, dtype="int32")
     assert np.array_equal(library("count", values), values + 1)
+    library.own_pool(2)
+    assert np.array_equal(library("count", values), values + 1)
     child = os.fork()
+    if child == 0:
+        assert not workers()
+        assert np.array_equal(library("count", values), values + 1)
+        assert len(workers()) == 1
+        library.own_pool(0)
     for _ in range(50):
         assert np.array_equal(library("count", values), values + 1)
     if child == 0:
@@ -203,6 +248,8 @@ def test_a_process_ends_cleanly_while_threads_spin(path, last):
     from test_pool import Library
     library = Library(Path({str(path)!r}))
     library.threads(4)
+    library("count", np.zeros(1000, "int32"))
+    library.own_pool(3)
     library("count", np.zeros(1000, "int32"))
     print("done", flush=True)
     {last}
