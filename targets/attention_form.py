@@ -1,14 +1,12 @@
-"""Attention as a schedule rule sees it: sizes, what is masked, where a tile's rows and keys lie."""
+"""Attention as a schedule rule sees it: sizes, what is masked, and the numbers of a softmax."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-import tvm
 from tvm import tirx
 from tvm.ir import Expr, Var
-from tvm.tirx import AttrStmt, Evaluate, Stmt
 
 from burnish.targets.cpu import loops
 
@@ -147,48 +145,6 @@ def quotient(total: Expr, weight: Expr) -> Expr:
     return tirx.Select(weight <= zero, zero, total / weight)
 
 
-def barrier(scope: str = "shared") -> Stmt:
-    return Evaluate(tirx.op.tvm_storage_sync(scope))
-
-
 def up(extent: loops.Extent, by: int) -> loops.Extent:
     """``extent / by``, rounded up."""
     return loops.divide(extent + (by - 1), by)[0]
-
-
-def launched(axes: dict[str, loops.Extent], body: Any) -> Stmt:
-    """``body`` of the variables of launch axes, in their order, each of int32 where it is known."""
-    variables = []
-    for name, extent in axes.items():
-        known = loops.as_int(extent)
-        size: Any = extent if known is None else tirx.const(known, "int32")
-        var = tirx.Var(name.replace(".", "_"), str(size.ty.dtype))
-        zero = tirx.const(0, str(size.ty.dtype))
-        variables.append((tirx.IterVar(tvm.ir.Range(zero, size), var, 1, name), size))
-    statement = body(*(axis.var for axis, _ in variables))
-    for axis, size in reversed(variables):
-        statement = AttrStmt(axis, "thread_extent", size, statement)
-    return statement
-
-
-@dataclass(frozen=True)
-class BlockRows:
-    """The rows of queries of a block: its batch, head of keys, first row, and its head's rows.
-
-    A head of keys has rows ``[queries * group]``: those of the heads of queries that share it.
-    """
-
-    batch: Any
-    head: Any
-    start: Any
-    rows: Any
-
-    def exists(self, row: Any) -> Expr:
-        """Whether a row of the block is one of the head's."""
-        return wide(self.start) + row < self.rows
-
-    def query(self, row: Any, sizes: Sizes) -> tuple[Expr, Expr]:
-        """Place and head of a row of the block."""
-        flat = wide(self.start) + row
-        head = wide(self.head) * sizes.group + tirx.floormod(flat, sizes.group)
-        return tirx.floordiv(flat, sizes.group), head

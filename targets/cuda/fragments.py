@@ -121,3 +121,11 @@ class Matrix:
 def place_c(row: Any, column: Any) -> tuple[Any, Any]:
     """Part 3."""
     return 4 * (row % 8) + column % 8 // 2, 4 * (column // 8) + 2 * (row // 8) + column % 2
+
+
+def element_c(thread: Any, element: Any) -> tuple[Any, Any]:
+    """Row and column of what a thread has in an element: :func:`place_c` the other way."""
+    return (
+        8 * (element % 4 // 2) + thread // 4,
+        8 * (element // 4) + thread % 4 * 2 + element % 2,
+    )

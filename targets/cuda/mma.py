@@ -19,7 +19,7 @@ from tvm import tirx
 from tvm.s_tir import TensorIntrin
 from tvm.script import tirx as T
 
-from burnish.targets.cuda.fragments import SIZE, WARP, Matrix, Step, place_c
+from burnish.targets.cuda.fragments import SIZE, WARP, Matrix, Step, element_c, place_c
 from burnish.targets.cuda.parsing import quick_parsing
 
 SHARED = "shared.dyn"
@@ -273,9 +273,7 @@ def _store(dtype: str) -> _Pair:
             T.writes(shared[0:SIZE, 0:SIZE])
             for thread in T.thread_binding(0, WARP, "threadIdx.x"):
                 for element in T.serial(8):
-                    shared[
-                        8 * (element % 4 // 2) + thread // 4,
-                        8 * (element // 4) + thread % 4 * 2 + element % 2,
-                    ] = warp[thread, element]
+                    row, column = T.meta_var(element_c(thread, element))
+                    shared[row, column] = warp[thread, element]
 
     return description, code

@@ -27,7 +27,7 @@ from tvm import tirx
 from tvm.s_tir import TensorIntrin
 from tvm.script import tirx as T
 
-from burnish.targets.cuda.fragments import WARP
+from burnish.targets.cuda.fragments import WARP, element_c
 from burnish.targets.cuda.parsing import quick_parsing
 
 ROWS, WARPS, ROW_BYTES = 64, 4, 128
@@ -298,9 +298,7 @@ def _store(group: Group) -> _Pair:
             for warp in T.thread_binding(0, WARPS, "threadIdx.y"):
                 for thread in T.thread_binding(0, WARP, "threadIdx.x"):
                     for element in T.serial(held):
-                        shared[
-                            16 * warp + 8 * (element % 4 // 2) + thread // 4,
-                            8 * (element // 4) + thread % 4 * 2 + element % 2,
-                        ] = c[0, 0, element]
+                        row, column = T.meta_var(element_c(thread, element))
+                        shared[16 * warp + row, column] = c[0, 0, element]
 
     return description, code

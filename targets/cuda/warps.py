@@ -15,9 +15,11 @@ from tvm.ir import Expr
 from tvm.script import tirx as T
 from tvm.tirx import AttrStmt, Evaluate, Stmt
 
-from burnish.targets import attention_form as form
+from burnish.targets.attention_form import as_float32
 from burnish.targets.cpu import loops
 from burnish.targets.cuda.fragments import SIZE, WARP, Matrix, place_c
+from burnish.targets.gpu.launch import barrier, i32, launched, unroll
+from burnish.targets.gpu.padded_rows import PaddedRows
 
 SHARED = "shared.dyn"
 _AT_ONCE = "tirx.launch_bounds_min_blocks_per_sm"
@@ -27,27 +29,11 @@ PerWarp = Callable[[Any], Any]
 """A number that depends on the warp."""
 
 
-def i32(value: int) -> Expr:
-    return tirx.const(value, "int32")
-
-
-def unroll(extent: int, body: Callable[[Any], Stmt]) -> Stmt:
-    return loops.unroll(i32(extent), body)
-
-
-class Memory:
-    """``rows`` of ``stride`` elements in shared memory; one axis, as TVM takes padding off."""
+class Memory(PaddedRows):
+    """``rows`` of ``stride`` elements in shared memory."""
 
     def __init__(self, block: Block, name: str, dtype: str, rows: int, stride: int) -> None:
-        self.stride = stride
-        scope = "global" if block.described else SHARED
-        self.buffer = tirx.decl_buffer((rows * stride,), dtype, name, scope=scope)
-
-    def at(self, row: Any, column: Any) -> Expr:
-        return self.buffer[(row * self.stride + column,)]
-
-    def put(self, row: Any, column: Any, value: Expr) -> Stmt:
-        return loops.store(self.buffer, value, [row * self.stride + column])
+        super().__init__(name, rows, stride, dtype, "global" if block.described else SHARED)
 
 
 class Registers:
@@ -96,7 +82,7 @@ class Block:
             return held if at_once is None else AttrStmt(i32(0), _AT_ONCE, i32(at_once), held)
 
         axes = {"blockIdx.x": count, "threadIdx.y": self.warps, "threadIdx.x": WARP}
-        return form.launched(axes, thread)
+        return launched(axes, thread, "int32")
 
     def each(self, body: Callable[[Any, Any], Stmt]) -> Stmt:
         """What every thread does by itself, by its warp and lane."""
@@ -110,7 +96,7 @@ class Block:
         return loops.serial(i32(self.warps), body, "warp")
 
     def barrier(self) -> Stmt:
-        return Evaluate(i32(0)) if self.described else form.barrier(SHARED)
+        return Evaluate(i32(0)) if self.described else barrier(SHARED)
 
     def copies(self, body: Stmt) -> Stmt:
         """Copies to shared memory that :meth:`wait` waits for."""
@@ -201,8 +187,8 @@ class Block:
         def term(warp: Any, row: Any, column: Any, k: Any) -> Stmt:
             at, element = place_c(row, column)
             left, right = self.matrix.place_a(row, k), self.matrix.place_b(column, k)
-            product = form.as_float32(a.at(warp, left[0], a_at + left[1]))
-            product = product * form.as_float32(b.at(warp, *right))
+            product = as_float32(a.at(warp, left[0], a_at + left[1]))
+            product = product * as_float32(b.at(warp, *right))
             total = c.at(warp, at, c_at + element) + product
             return c.put(warp, at, c_at + element, total)
 
@@ -258,4 +244,4 @@ def allocated(*buffers: Memory | Registers) -> tuple[Stmt, ...]:
     return tuple(loops.allocate(one.buffer) for one in buffers)
 
 
-__all__ = ["Block", "Memory", "Registers", "allocated", "i32", "unroll"]
+__all__ = ["Block", "Memory", "PerWarp", "Registers", "allocated"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,27 +28,40 @@ class Device:
     vector: int = 16
 
 
-def launch(blocks: loops.Extent, threads: int, body: Callable[[Expr, Expr], Stmt]) -> Stmt:
-    """``body`` of the block's and the thread's number, on ``blocks`` times ``threads``."""
-    extents = [loops.times(blocks, 1), loops.const(threads)]
-    axes = [
-        tirx.IterVar(
-            tvm.ir.Range(loops.const(0), extent),
-            tirx.Var(tag.replace(".", "_"), "int64"),
-            _THREAD_INDEX,
-            tag,
-        )
-        for tag, extent in zip(("blockIdx.x", "threadIdx.x"), extents, strict=True)
-    ]
-    inside = body(axes[0].var, axes[1].var)
-    for axis, extent in reversed(list(zip(axes, extents, strict=True))):
-        inside = AttrStmt(axis, "thread_extent", extent, inside)
+def launched(
+    axes: Mapping[str, loops.Extent], body: Callable[..., Stmt], dtype: str = "int64"
+) -> Stmt:
+    """``body`` of the variables of launch axes, in their order; of ``dtype`` where an extent is
+    known, else of the extent's."""
+    variables = []
+    for tag, extent in axes.items():
+        known = loops.as_int(extent)
+        size: Any = extent if known is None else loops.const(known, dtype)
+        kind = str(size.ty.dtype)
+        span = tvm.ir.Range(loops.const(0, kind), size)
+        var = Var(tag.replace(".", "_"), kind)
+        variables.append((tirx.IterVar(span, var, _THREAD_INDEX, tag), size))
+    inside = body(*(axis.var for axis, _ in variables))
+    for axis, size in reversed(variables):
+        inside = AttrStmt(axis, "thread_extent", size, inside)
     return inside
 
 
-def barrier() -> Stmt:
+def launch(blocks: loops.Extent, threads: int, body: Callable[[Expr, Expr], Stmt]) -> Stmt:
+    """``body`` of the block's and the thread's number, on ``blocks`` times ``threads``."""
+    return launched({"blockIdx.x": blocks, "threadIdx.x": threads}, body)
+
+
+def launch_grid(
+    groups: loops.Extent, across: int, down: int, item: Callable[[Expr, Expr, Expr], Stmt]
+) -> Stmt:
+    """``item(group, across, down)`` for each of ``groups`` x ``down`` x ``across`` work items."""
+    return launched({"blockIdx.x": groups, "threadIdx.x": across, "threadIdx.y": down}, item)
+
+
+def barrier(scope: str = "shared") -> Stmt:
     """All threads of a block wait here, and see each other's shared memory."""
-    return Evaluate(tirx.op.tvm_storage_sync("shared"))
+    return Evaluate(tirx.op.tvm_storage_sync(scope))
 
 
 def shared(shape: list[int], dtype: str, name: str) -> Var:
@@ -94,22 +107,13 @@ def rolled(extent: loops.Extent, body: loops.Body, name: str) -> Stmt:
     return For(loop.loop_var, loop.min, loop.extent, loop.kind, loop.body, annotations=note)
 
 
-def launch_grid(
-    groups: loops.Extent, across: int, down: int, item: Callable[[Expr, Expr, Expr], Stmt]
-) -> Stmt:
-    """``item(group, across, down)`` for each of ``groups`` x ``down`` x ``across`` work items."""
-    sizes = {"blockIdx.x": groups, "threadIdx.x": across, "threadIdx.y": down}
-    axes = []
-    for name, size in sizes.items():
-        extent = loops.const(size) if isinstance(size, int) else size
-        var = tirx.Var(name.replace(".", "_"), "int64")
-        axes.append(
-            (tirx.IterVar(tvm.ir.Range(loops.const(0), extent), var, _THREAD_INDEX, name), extent)
-        )
-    body = item(*(axis.var for axis, _ in axes))
-    for axis, extent in reversed(axes):
-        body = AttrStmt(axis, "thread_extent", extent, body)
-    return body
+def i32(value: int) -> Expr:
+    return tirx.const(value, "int32")
+
+
+def unroll(extent: int, body: loops.Body) -> Stmt:
+    """With a counter of int32, as indices into what a block holds are."""
+    return loops.unroll(i32(extent), body)
 
 
 def spread(extent: loops.Extent, items: int, own: Expr, body: Callable[[Any], Stmt]) -> Stmt:
