@@ -65,7 +65,7 @@ def main() -> None:
 def taken(name: str, cut: str | None, seed: int, short: bool) -> dict[str, Any]:
     """One model: what was predicted, what was measured."""
     zoo = models.load(name)
-    inputs = _short(zoo.example_inputs) if short else zoo.example_inputs
+    inputs = shortened(zoo.example_inputs) if short else zoo.example_inputs
     imported = driver.import_model(zoo.model, inputs)
     config = burnish.CompileConfig()
     optimized = driver.optimize(imported, "cpu", config=config)
@@ -104,7 +104,8 @@ def _halves(graph: Any, cut: str, seed: int) -> dict[str, str]:
     return {n.name: second if n.name in there else first for n in nodes(graph)}
 
 
-def _short(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+def shortened(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Sequences of at most :data:`LENGTH`."""
     return tuple(
         x[:, :LENGTH].contiguous()
         if isinstance(x, torch.Tensor) and x.ndim == 2 and x.shape[1] > LENGTH

@@ -79,6 +79,7 @@ class Compiled:
         self._use_threads: Callable[[int], object] = lambda _: None
         self._replay: Replay | None = None
         self._to_record = False
+        self._new_machine: Callable[[], Any] = lambda: None
         if not target.why_not_here():
             environment.set_threads()
             self._loaded = tvm.runtime.load_module(str(library))
@@ -94,12 +95,15 @@ class Compiled:
             elif isinstance(target, HeteroTarget):
                 self._use_threads = threads.adopt(self._loaded)
                 _offer([one.backend for one in target.places if one.backend in BUILT_IN])
-                self._main = OnDevices(
+                self._main = on = OnDevices(
                     self._loaded,
                     list(self.params.values()),
                     [one.device() for one in target.memories],
                     self.memories,
                 )
+                # A model whose operators all went to the host is as any of one CPU.
+                self._to_record = pool.AVAILABLE and signature.static and not any(self.memories)
+                self._new_machine = on.machine
             else:
                 _offer(config.libraries)
                 self._main = OnDevice(
@@ -146,7 +150,7 @@ class Compiled:
         if self._to_record:
             self._to_record = False
             copies = [private(value) for value in tensors]
-            self._replay, outputs = record(self._loaded, copies, self._weights)
+            self._replay, outputs = record(self._loaded, copies, self._weights, self._new_machine())
         else:
             result = self._main(*tensors, self._weights)
             outputs = list(result) if isinstance(result, tvm_ffi.Array) else [result]

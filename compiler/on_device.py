@@ -54,12 +54,17 @@ class OnDevices:
         memories: Sequence[tvm.runtime.Device],
         places: Sequence[int],
     ) -> None:
-        self._main = relax.VirtualMachine(library, list(memories))["main"]
+        self._library, self._memories = library, list(memories)
+        self._main = self.machine()["main"]
         put = [
             value if place == 0 else value.copyto(memories[place])
             for value, place in zip(weights, places, strict=True)
         ]
         self._weights = tvm_ffi.convert(put)
+
+    def machine(self) -> tvm.runtime.Module:
+        """A virtual machine of its own for the library and these devices."""
+        return relax.VirtualMachine(self._library, self._memories).module
 
     def __call__(self, *arguments: Any) -> Any:
         """Outputs on the host, for inputs there; the last argument, the weights, is not read."""

@@ -35,10 +35,16 @@ class Replay:
 
 
 def record(
-    library: tvm.runtime.Module, inputs: Sequence[tvm.runtime.Tensor], weights: Any
+    library: tvm.runtime.Module,
+    inputs: Sequence[tvm.runtime.Tensor],
+    weights: Any,
+    machine: tvm.runtime.Module | None = None,
 ) -> tuple[Replay | None, list[Any]]:
-    """Run ``main`` of a library once: the call as recorded, if it can be, and the outputs."""
-    recorded, outputs = replay.record(library, inputs, weights)
+    """Run ``main`` of a library once: the call as recorded, if it can be, and the outputs.
+
+    ``machine`` is a virtual machine for this alone, where it is for other devices than the CPU.
+    """
+    recorded, outputs = replay.record(library, inputs, weights, machine)
     return None if recorded is None else Replay(recorded), outputs
 
 

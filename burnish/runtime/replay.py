@@ -169,24 +169,32 @@ class _Plan:
         return number
 
 
-def record(library: Any, inputs: Sequence[Any], weights: Any) -> tuple[Replay | None, list[Any]]:
-    """Run ``main`` of a library once, on a virtual machine of its own.
+def record(
+    library: Any, inputs: Sequence[Any], weights: Any, machine: Any = None
+) -> tuple[Replay | None, list[Any]]:
+    """Run ``main`` of a library once, on a virtual machine of its own or the given new one.
 
-    The outputs, and the call as recorded; ``None`` where other inputs could run other kernels, or
-    where an output shares memory with an input, a weight or another output.
+    The outputs, and the call as recorded; ``None`` where other inputs could run other kernels,
+    where a kernel reads or writes memory that is not the CPU's, or where an output shares memory
+    with an input, a weight or another output.
     """
-    machine = machine_of(library)
+    machine = machine_of(library) if machine is None else machine
     calls: list[Call] = []
     unknown: list[str] = []
     known: dict[str, bool] = {}
+    functions: set[str] = set()
 
     def note(kernel: Any, name: str, before: bool, _result: Any, *arguments: Any) -> None:
         if not before or name in SILENT:
             return
+        if name in functions:
+            return  # of the machine's own: what it calls is noted
         if name not in known:
+            if _is_function(machine, name):
+                functions.add(name)
+                return
             known[name] = not name.startswith("vm.") and library.implements_function(name, True)
-        simple = all(isinstance(v, tvm_ffi.Tensor | int | float) for v in arguments)
-        if known[name] and simple:
+        if known[name] and all(map(_simple, arguments)):
             calls.append(Call(kernel, arguments))
         else:
             unknown.append(name)
@@ -204,6 +212,24 @@ def record(library: Any, inputs: Sequence[Any], weights: Any) -> tuple[Replay | 
     forms = [(tuple(map(int, v.shape)), str(v.dtype)) for v in outputs]
     function = library.get_function(REPLAY, query_imports=True)
     return Replay(function, calls, slots, forms), outputs
+
+
+def _is_function(machine: Any, name: str) -> bool:
+    """Whether a name is of a function that the virtual machine itself runs, with parameters.
+
+    It knows kernels by name too, without any.
+    """
+    try:
+        return int(machine["get_function_arity"](name)) > 0
+    except ValueError:
+        return False
+
+
+def _simple(value: Any) -> bool:
+    """Whether a plan can hold an argument: numbers, and tensors in the CPU's memory."""
+    if isinstance(value, tvm_ffi.Tensor):
+        return bool(value.__dlpack_device__() == _CPU)
+    return isinstance(value, int | float)
 
 
 def separate(slots: Sequence[Span], weights: Sequence[Span], used: Sequence[Span]) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import replace
 import tvm
 
 from burnish.compiler.config import CompileConfig
-from burnish.compiler.gate import Variants
+from burnish.compiler.gate import Variant, Variants
 from burnish.compiler.measure.timing import faster
 from burnish.compiler.optimizer import lowered
 from burnish.compiler.pipeline import graph_phases
@@ -25,6 +25,10 @@ from burnish.compiler.waterfall import Row
 from burnish.passes.place import AUTO, pinned
 from burnish.targets.choose import Target
 from burnish.targets.hetero import HeteroTarget
+
+
+CLOSE = 1.5
+"""A single device that is predicted to take less than so many times the best is timed with it."""
 
 
 @contextmanager
@@ -50,13 +54,39 @@ def by_cost(target: Target, config: CompileConfig, imported: Imported) -> ByCost
     return ByCost(target, config, imported)
 
 
+def _to_hold_against(choice: Choice) -> list[Placement]:
+    """Single devices to be timed with the best predicted, the one that should be fastest first.
+
+    With a cut the best of them, whatever was predicted; and each that comes close.
+    """
+    best = choice.best
+    alone: dict[str, Placement] = {}
+    for row in choice.rows:
+        if row.placement is not None and len(set(row.placement.assignment.values())) == 1:
+            alone.setdefault(_name(row.placement), row.placement)
+    alone.pop(_name(best), None)
+    rivals = sorted(alone.values(), key=lambda one: one.seconds)
+    cut = len(set(best.assignment.values())) > 1
+    return [
+        rival
+        for at, rival in enumerate(rivals)
+        if rival.seconds < CLOSE * best.seconds or (cut and at == 0)
+    ]
+
+
+def _name(placement: Placement) -> str:
+    """A device, or that it is a cut, as the report says it."""
+    devices = set(placement.assignment.values())
+    return f"all on {devices.pop()}" if len(devices) == 1 else "cut"
+
+
 class ByCost:
     """Looks at a graph before it is cut, and decides.
 
     Called with the graph, it gives the configuration with a device for each operator. ``choice``
-    and ``problem`` then say how it came to that. With ``do_no_harm`` a cut over several devices
-    that is predicted to be the best is held against the best single device: both are built and
-    timed in turns, and the single one is taken where it is faster. ``measured`` has those
+    and ``problem`` then say how it came to that. With ``do_no_harm`` the best predicted is held
+    against the best single device, where it is a cut, and each that is predicted to come close:
+    they are built and timed in turns, and one that is faster is taken. ``measured`` has those
     milliseconds.
     """
 
@@ -99,29 +129,28 @@ class ByCost:
         return replace(self.config, placement=self.problem.bindings(placement.assignment))
 
     def _verified(self, graph: tvm.IRModule, choice: Choice) -> Placement:
-        """The best predicted, or the best single device where that is measured to be faster."""
+        """The best predicted, or a single device that is measured to be faster."""
         best, inputs = choice.best, self.imported.source.example_inputs
-        alone = [
-            row.placement
-            for row in choice.rows
-            if row.placement is not None and len(set(row.placement.assignment.values())) == 1
-        ]
-        cut = len(set(best.assignment.values())) > 1
-        if not (cut and alone and inputs and self.config.do_no_harm) or self.target.why_not_here():
+        others = _to_hold_against(choice)
+        if not (others and inputs and self.config.do_no_harm) or self.target.why_not_here():
             return best
-        single = min(alone, key=lambda one: one.seconds)
         with Variants(
             self.imported.signature, self.imported.source, self.target, self.config
         ) as variants:
-            before, after = (
-                variants.build(
-                    lowered(graph, self.target, graph_phases(self.target, self._with(placement)))
-                )
-                for placement in (single, best)
-            )
-            timings = variants.time(before, after)
-        self.measured = {"one device": timings["before"].p50, "cut": timings["after"].p50}
-        return single if faster(timings["before"], timings["after"]) else best
+
+            def built(placement: Placement) -> Variant:
+                phases = graph_phases(self.target, self._with(placement))
+                return variants.build(lowered(graph, self.target, phases))
+
+            kept = built(best)
+            for other in others:
+                rival = built(other)
+                timings = variants.time(rival, kept)
+                self.measured[_name(other)] = timings["before"].p50
+                self.measured[_name(best)] = timings["after"].p50
+                if faster(timings["before"], timings["after"]):
+                    kept, best = rival, other
+        return best
 
     def told(self, rows: Sequence[Row]) -> list[Row]:
         """The report's rows, that of the cut with what was predicted for each candidate."""

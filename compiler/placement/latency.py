@@ -99,7 +99,10 @@ def predict_latency(
         variance += abs(_sum(apart, times, found.weight_bytes, cache)[0]) ** 2
     moved = _transfers(found, optimized, links)
     call = call_seconds(target, _leaves(optimized))
-    if isinstance(target, HeteroTarget) or found.uncertain:
+    away = isinstance(target, HeteroTarget) and any(
+        target.place(name).memory != HOST for name in spent
+    )
+    if away or found.uncertain:
         # Such calls are not recorded: the virtual machine starts each kernel.
         call += dispatch_seconds() * sum(count for _, count in found.calls)
     return Latency(spent, moved, call, math.sqrt(variance))

@@ -54,6 +54,20 @@ def test_three_devices_give_what_one_gives(compiled):
     assert rows["PartitionGraph"].status == "applied"
 
 
+@pytest.mark.parametrize(
+    ("placement", "recorded"),
+    [({"*": "cpu"}, True), ({"relu": "cpu:1", "*": "cpu"}, False), ({"*": "cpu:1"}, False)],
+    ids=["all on the host", "cut", "all elsewhere"],
+)
+def test_a_model_that_is_all_on_the_host_is_recorded_as_one_of_a_cpu(placement, recorded):
+    net, x = made(Net), torch.randn(2, 3, 6, 5)
+    model = burnish.compile(net, (x,), target="hetero:cpu,cpu:1", placement=placement, cache=False)
+    for _ in range(3):
+        x = torch.randn(x.shape)
+        assert parity(model(x), net(x)).rel <= 1e-5
+    assert (model._replay is not None) == recorded
+
+
 FRESH = """
 import sys
 import numpy as np

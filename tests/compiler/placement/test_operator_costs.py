@@ -283,7 +283,7 @@ def test_a_word_from_one_thread_to_another_takes_time():
     assert all(0 < one < 10 for one in words(5))
 
 
-@pytest.mark.parametrize("slower", ["one device", "cut"])
+@pytest.mark.parametrize("slower", ["all on cpu", "cut"])
 def test_a_cut_is_kept_where_it_is_not_measured_to_be_slower(optimized, tmp_path, slower):
     torch.manual_seed(0)
     imported = driver.import_model(Twice().eval(), (torch.randn(1, 3, 8, 32),))
@@ -310,7 +310,35 @@ def test_a_cut_is_kept_where_it_is_not_measured_to_be_slower(optimized, tmp_path
         found = decided(optimized.graph)
     assert len(set(decided.choice.best.assignment.values())) == 2
     assert len(set(found.placement.values())) == (1 if slower == "cut" else 2)
-    assert decided.measured == {"one device": ms["before"], "cut": 1.5}
+    assert decided.measured["cut"] == 1.5
+    assert set(decided.measured) == {"cut", "all on cpu", "all on cpu:1"}
+
+
+@pytest.mark.parametrize(("times", "held"), [(1.2, True), (3.0, False)])
+def test_a_device_that_comes_close_is_timed_too(optimized, tmp_path, times, held):
+    torch.manual_seed(0)
+    imported = driver.import_model(Twice().eval(), (torch.randn(1, 3, 8, 32),))
+    target = choose_target("hetero:cpu,cpu:1")
+    config = burnish.CompileConfig(placement={"*": "auto"})
+
+    class Slower(Given):
+        """The second device takes so many times the first."""
+
+        def times(self, operators: Any, target: Any) -> Any:
+            self.second = not getattr(self, "second", True)
+            seconds = 1e-3 * (times if self.second else 1.0)
+            return {op.signature: OperatorTime(seconds, seconds, 0.1) for op in operators}, []
+
+    decided = ByCost(target, config, imported, costs=Slower(tmp_path), links=_links)
+    timing = {
+        name: summarize([[value] * 5] * 5) for name, value in {"before": 1.0, "after": 2.0}.items()
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Variants, "time", lambda *_: timing)
+        found = decided(optimized.graph)
+    assert set(decided.choice.best.assignment.values()) == {"cpu"}
+    assert set(found.placement.values()) == {"cpu:1" if held else "cpu"}
+    assert decided.measured == ({"all on cpu:1": 1.0, "all on cpu": 2.0} if held else {})
 
 
 def test_predicted_latency_is_the_sum_of_its_parts(optimized, tmp_path, monkeypatch):
