@@ -26,7 +26,6 @@ from burnish.passes.place import AUTO, pinned
 from burnish.targets.choose import Target
 from burnish.targets.hetero import HeteroTarget
 
-
 CLOSE = 1.5
 """A single device that is predicted to take less than so many times the best is timed with it."""
 
