@@ -63,7 +63,7 @@ def compile(
     """
     settings = _settings(config, fields)
     cpu = target_for(target, settings)
-    check_memory(settings.memory, cpu)
+    check_memory(settings, cpu)
     settings.check_registered()
     return compile_in_stages(
         model, example_inputs, cpu, settings, dynamic, params=params, cache=cache
@@ -170,7 +170,7 @@ def optimize(
     """
     settings = _settings(config, fields)
     cpu = target_for(target, settings)
-    check_memory(settings.memory, cpu)
+    check_memory(settings, cpu)
     check_resolved(settings, imported.source.hash)
     start = time.perf_counter()
     placed = by_cost(cpu, settings, imported)

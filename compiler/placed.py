@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
+from burnish.compiler.config import CompileConfig
 from burnish.compiler.errors import ConfigError, wrap_errors
 from burnish.passes.backends import Backend, register, registered
+from burnish.passes.place import AUTO
 from burnish.passes.regions import Region
 from burnish.passes.support import DeviceSupport, Support
 from burnish.targets.choose import Target
@@ -34,8 +37,9 @@ def register_device(backend: Backend) -> None:
         register(backend)
 
 
-def check_memory(memory: Mapping[str, int], target: Target) -> None:
-    """Raise :class:`ConfigError` for a limit of a device that the target has not."""
+def check_memory(config: CompileConfig, target: Target) -> None:
+    """Raise :class:`ConfigError` for a limit of a device that the target has not, or unheeded."""
+    memory = config.memory
     known = target.devices if isinstance(target, HeteroTarget) else ()
     for name in memory:
         if name not in known:
@@ -43,6 +47,11 @@ def check_memory(memory: Mapping[str, int], target: Target) -> None:
                 f"memory limits {name!r}, which is no device of the target {target.name!r}"
                 + (f": its devices are {', '.join(known)}" if known else "; leave memory out")
             )
+    if memory and AUTO not in config.placement.values() and config.resolved is None:
+        raise ConfigError(
+            "memory limits what a placement by cost may use, and this placement is by names: "
+            'say "auto" in the place of a device (placement={"*": "auto"}), or leave memory out'
+        )
 
 
 def supports(target: HeteroTarget) -> dict[str, Support]:
@@ -76,7 +85,17 @@ def backend_of(place: Place) -> Backend:
 
 
 def seconds_of(place: Place, region: Region) -> float | None:
-    """What an external device expects a region to take; ``None`` where it tells nothing."""
+    """What an external device expects a region to take; ``None`` where it tells nothing.
+
+    :class:`ConfigError` where it tells what is no time.
+    """
     if place.backend == CUBLAS:
         return None
-    return backend_of(place).seconds(region)
+    found = backend_of(place).seconds(region)
+    number = isinstance(found, int | float) and not isinstance(found, bool)
+    if found is not None and not (number and 0 <= found < math.inf):
+        raise ConfigError(
+            f"the device {place.name!r} says that a region takes {found!r}: its method seconds "
+            "gives a finite number of seconds, 0 or more, or None where it knows none"
+        )
+    return found

@@ -48,6 +48,11 @@ def show_candidates(report: Report) -> None:
         for one in said["candidates"]
     ]
     console.table("placements", ("by", "predicted ms", ""), rows)
+    for device in said.get("no_cost", ()):
+        console.results().print(
+            f"{device}: no cost is known: never chosen by auto, put operators there by name",
+            markup=False,
+        )
     if said["measured_ms"]:
         told = ", ".join(f"{name} {ms:.3f} ms" for name, ms in said["measured_ms"].items())
         console.results().print(f"measured: {told}")

@@ -20,6 +20,7 @@ from burnish.compiler.parallel.report import Collective, ParallelReport, collect
 from burnish.compiler.parallel.run import TIMEOUT_S, TensorParallel
 from burnish.compiler.pipelines.core_sets import CoreSet, parse_devices
 from burnish.compiler.pipelines.make import cleaned
+from burnish.compiler.pipelines.pipeline import check_limit
 from burnish.compiler.stages import Imported, Source
 from burnish.passes.params import param_bytes
 from burnish.passes.split_tensors import SplitTensors
@@ -57,6 +58,9 @@ def tensor_parallel(
     placed = parse_devices(devices, here=True)
     settings = (config or CompileConfig()).overridden(**fields)
     _check_settings(settings, target)
+    check_limit(timeout_s)
+    if isinstance(least, bool) or not isinstance(least, int) or least < 1:
+        raise ConfigError(f"least must be a whole number of elements, 1 or more, got {least!r}")
     said("importing")
     imported = (
         model
@@ -76,7 +80,8 @@ def tensor_parallel(
         owner = tempfile.TemporaryDirectory(prefix="burnish-parallel-")
     where = Path(owner.name if owner is not None else str(folder))
     try:
-        where.mkdir(parents=True, exist_ok=True)
+        with wrap_errors(ConfigError):
+            where.mkdir(parents=True, exist_ok=True)
         threads = tuple(_threads(device, len(placed)) for device in placed)
         report = _compiled(imported, placed, threads, target, settings, least, where, said)
         said("starting the ranks")
@@ -150,6 +155,11 @@ def _check_settings(settings: CompileConfig, target: str) -> None:
         raise ConfigError(
             "a model is split with its weights as they are: prune and quantize have no part in "
             "tensor parallel, compile the whole model with them or split it without"
+        )
+    if settings.memory:
+        raise ConfigError(
+            "every rank holds its share of the weights whatever the limits: leave memory out, and "
+            "give more devices where a share is too large"
         )
     if target_for(target, settings).kind != "cpu":
         raise ConfigError(f"ranks run on CPU cores; the target is {target!r}")

@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from burnish.compiler.errors import ConfigError
 from burnish.compiler.parallel.group import HALVES, GroupError, meshed
 from burnish.compiler.parallel.plan import Ranks
 from burnish.compiler.parallel.rank_process import RankProcess
 from burnish.compiler.pipelines.core_sets import parse_devices
 from burnish.compiler.pipelines.frames import Frames, layout_of, mapped, shared_memory
+from burnish.compiler.pipelines.pipeline import check_limit
 from burnish.compiler.signature import TensorSpec
 
 START_S = 120.0
@@ -45,8 +45,7 @@ class TensorParallel:
         timeout_s: float = TIMEOUT_S,
         owner: tempfile.TemporaryDirectory[str] | None = None,
     ) -> None:
-        if not 0 < timeout_s < float("inf"):
-            raise ConfigError(f"timeout_s must be more than 0 and an end, got {timeout_s!r}")
+        check_limit(timeout_s)
         signature, report = ranks.signature, ranks.report
         self.signature, self.report, self.timeout_s = signature, report, timeout_s
         self._owner = owner

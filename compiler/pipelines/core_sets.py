@@ -38,11 +38,13 @@ class CoreSet:
 def parse_device(text: str) -> CoreSet:
     """The device of this name; :class:`ConfigError` says which there are."""
     try:
+        if not isinstance(text, str):
+            raise ValueError(f"{text!r:.80} is none of {FORM}")
         return CoreSet(text.strip(), parse_cores(text))
     except ValueError as error:
         raise ConfigError(
-            f"a pipeline's stages run on CPU cores: {error}; for other devices in one model, "
-            "compile it with target='hetero:...'"
+            f"stages of a pipeline, and ranks, run on CPU cores: {error}; for other devices in "
+            "one model, compile it with target='hetero:...'"
         ) from error
 
 
@@ -52,7 +54,7 @@ def parse_devices(texts: Sequence[str], *, here: bool) -> tuple[CoreSet, ...]:
     ``here`` says that they are of this machine. Raises :class:`ConfigError` for cores that it has
     not, and for a core in two sets, whose stages would wait for each other.
     """
-    if isinstance(texts, str) or not texts:
+    if isinstance(texts, str) or not isinstance(texts, Sequence) or not texts:
         raise ConfigError(f"devices must be a list of {FORM}; got {texts!r:.80}")
     found = tuple(map(parse_device, texts))
     if not here:

@@ -40,7 +40,7 @@ from burnish.compiler.pipelines.pipeline import (
     RESTARTS,
     TIMEOUT_S,
     Pipeline,
-    check_engine,
+    check_running,
 )
 from burnish.compiler.pipelines.plan import Plan, StagePlan
 from burnish.compiler.placement.problem import Problem
@@ -98,7 +98,7 @@ def pipeline(
 
     Raises a :class:`~burnish.compiler.errors.BurnishError` that says what failed and what to do.
     """
-    check_engine(engine)
+    check_running(engine, timeout_s, restarts, frames)
     if costs not in COSTS:
         raise ConfigError(f"costs {costs!r} are unknown; known: {', '.join(COSTS)}")
     placed = parse_devices(devices, here=engine != "ray")
@@ -112,7 +112,8 @@ def pipeline(
         owner = tempfile.TemporaryDirectory(prefix="burnish-pipeline-")
     where = Path(owner.name if owner is not None else str(folder))
     try:
-        where.mkdir(parents=True, exist_ok=True)
+        with wrap_errors(ConfigError):
+            where.mkdir(parents=True, exist_ok=True)
         plan = _planned(
             model, inputs, placed, asked, target, whole, cuts, costs, settings, params, where, name,
             HANDOFF_S[engine], said,

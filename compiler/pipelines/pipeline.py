@@ -75,14 +75,9 @@ class Pipeline:
         address: str | None = None,
         owner: tempfile.TemporaryDirectory[str] | None = None,
     ) -> None:
-        check_engine(engine)
+        check_running(engine, timeout_s, restarts, frames)
         if frames is None:
             frames = 2 * len(plan.stages) + 1
-        if frames < 1 or restarts < 0 or not timeout_s > 0:
-            raise ConfigError(
-                "frames must be 1 or more, restarts 0 or more and timeout_s above 0; got "
-                f"{frames}, {restarts}, {timeout_s}"
-            )
         self.plan, self.engine, self.frames = plan, engine, frames
         self._owner = owner
         self._lock = threading.Lock()
@@ -245,6 +240,24 @@ def check_engine(engine: str) -> None:
         raise ConfigError(f"engine {engine!r} is unknown; known: {', '.join(ENGINES)}")
 
 
+def check_running(engine: str, timeout_s: float, restarts: int, frames: int | None) -> None:
+    """:class:`ConfigError` for settings with which no pipeline runs."""
+    check_engine(engine)
+    check_limit(timeout_s)
+    for name, value, least in (("restarts", restarts, 0), ("frames", frames, 1)):
+        if value is None and name == "frames":
+            continue
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ConfigError(f"{name} must be a whole number of {least} or more, got {value!r}")
+
+
+def check_limit(timeout_s: float) -> None:
+    """:class:`ConfigError` for a time that is no limit: each wait has an end."""
+    number = isinstance(timeout_s, int | float) and not isinstance(timeout_s, bool)
+    if not number or not 0 < timeout_s < float("inf"):
+        raise ConfigError(f"timeout_s must be more than 0 and an end, got {timeout_s!r}")
+
+
 def _started(
     engine: str,
     plan: Plan,
@@ -273,4 +286,11 @@ def _arguments(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return (tuple(batch), {}) if isinstance(batch, tuple | list) else ((batch,), {})
 
 
-__all__ = ["ENGINES", "Pipeline", "PipelineError", "check_engine", "load_pipeline"]
+__all__ = [
+    "ENGINES",
+    "Pipeline",
+    "PipelineError",
+    "check_limit",
+    "check_running",
+    "load_pipeline",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -122,5 +123,6 @@ class StageProcess:
             self.process.wait(limit_s)
         except subprocess.TimeoutExpired:
             self.kill()
-        self.process.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(LEAVE_S)
         self.stderr.close()

@@ -6,10 +6,12 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import tvm
 
 from burnish.compiler.config import CompileConfig
+from burnish.compiler.errors import TargetError
 from burnish.compiler.gate import Variant, Variants
 from burnish.compiler.measure.timing import faster
 from burnish.compiler.optimizer import lowered
@@ -17,12 +19,18 @@ from burnish.compiler.pipeline import graph_phases
 from burnish.compiler.placement.choose import Choice, choose
 from burnish.compiler.placement.costs import CostModel
 from burnish.compiler.placement.links import measured_links
-from burnish.compiler.placement.model_problem import Links, ModelProblem, Progress, model_problem
+from burnish.compiler.placement.model_problem import (
+    NO_COST,
+    Links,
+    ModelProblem,
+    Progress,
+    model_problem,
+)
 from burnish.compiler.placement.predict import Placement
 from burnish.compiler.progress import shown
 from burnish.compiler.stages import Imported
 from burnish.compiler.waterfall import Row
-from burnish.passes.place import AUTO, pinned
+from burnish.passes.place import AUTO
 from burnish.targets.choose import Target
 from burnish.targets.hetero import HeteroTarget
 
@@ -50,6 +58,13 @@ def by_cost(target: Target, config: CompileConfig, imported: Imported) -> ByCost
     """What decides where operators go, if the configuration leaves any to costs."""
     if AUTO not in config.placement.values() or not isinstance(target, HeteroTarget):
         return None
+    why = target.why_not_here()
+    if why:
+        raise TargetError(
+            f"placement by cost times operators on the devices of {target.name!r}, and {why}: "
+            'compile on a machine that has them, or give the placement by names instead of "auto"',
+            stage="place",
+        )
     return ByCost(target, config, imported)
 
 
@@ -112,7 +127,7 @@ class ByCost:
             self.problem = model_problem(
                 graph,
                 self.target,
-                replace(bare, placement=pinned(self.config.placement)),
+                replace(bare, placement=self.config.placement),
                 self._costs,
                 links=self._links,
                 progress=progress,
@@ -151,16 +166,25 @@ class ByCost:
                     kept, best = rival, other
         return best
 
+    def _without_cost(self) -> list[str]:
+        """Devices that could run something, of which no cost is known."""
+        if self.problem is None:
+            return []
+        nodes = self.problem.problem.nodes
+        names = [place.name for place in self.target.places]
+        return [name for name in names if any(n.reasons.get(name) == NO_COST for n in nodes)]
+
     def told(self, rows: Sequence[Row]) -> list[Row]:
         """The report's rows, that of the cut with what was predicted for each candidate."""
         if self.choice is None:
             return list(rows)
         best = self.best or self.choice.best
-        said = {
+        said: dict[str, Any] = {
             "algorithm": best.algorithm,
             "predicted_ms": 1e3 * best.seconds,
             "measured_ms": dict(self.measured),
             "memory_bytes": dict(best.prediction.memory),
+            "no_cost": self._without_cost(),
             "candidates": [
                 {
                     "algorithm": row.algorithm,

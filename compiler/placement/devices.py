@@ -38,6 +38,8 @@ STREAM = 1 << 24
 """Floats of the sum that the rate of its memory is told by."""
 CORE_S = 0.1
 """Seconds for each rate of one core."""
+CORE_LIMIT_S = 120.0
+"""The longest that all rates of one core are waited for."""
 NO_GPU = "models for it are compiled here, and run on a machine with an NVIDIA GPU and its driver"
 
 
@@ -199,9 +201,11 @@ def _on_core(core: int) -> Any:
         except (BurnishError, OSError) as error:
             found.append(error)
 
-    thread = threading.Thread(target=measure)
+    thread = threading.Thread(target=measure, daemon=True)
     thread.start()
-    thread.join()
+    thread.join(CORE_LIMIT_S)
+    if not found:
+        raise MeasureError(f"the rates of core {core} were not there after {CORE_LIMIT_S:g} s")
     if isinstance(found[0], Exception):
         raise MeasureError(str(found[0])) from found[0]
     return found[0]

@@ -46,11 +46,15 @@ class Group:
         return tuple(name for name in names if name)
 
 
-def groups_of(mod: tvm.IRModule, *, branches: bool = False) -> tuple[Group, ...]:
+def groups_of(
+    mod: tvm.IRModule, *, branches: bool = False, pins: Mapping[str, str] | None = None
+) -> tuple[Group, ...]:
     """The groups of ``main``, in an order in which each follows what it reads.
 
     With ``branches``, for devices that work at the same time, what joins branches goes with none
-    of them: that one would wait for the others. Raises ``ValueError`` for a ``main`` that is no
+    of them: that one would wait for the others. ``pins`` has the device of operators that are
+    placed already, by the names of their variables: such a one goes with none that is not placed
+    there too. Raises ``ValueError`` for a ``main`` that is no
     single dataflow block (one with ``If``).
     """
     main = mod["main"]
@@ -61,6 +65,8 @@ def groups_of(mod: tvm.IRModule, *, branches: bool = False) -> tuple[Group, ...]
             "so that it is not cut"
         )
     settled = _of_weights(mod, blocks[0].bindings)
+    pinned = pins or {}
+    sides: list[str] = []
     made: list[list[relax.VarBinding]] = []
     home: dict[relax.Var, int] = {}
     above: dict[relax.Var, int] = {}  # the groups that a value needs, a bit each
@@ -68,12 +74,16 @@ def groups_of(mod: tvm.IRModule, *, branches: bool = False) -> tuple[Group, ...]
         if binding.var in settled:
             continue
         read = [v for v in relax.analysis.free_vars(binding.value) if v in home]
-        chosen = _joined(binding, read, made, home, above)
+        side = _side(binding, read, home, sides, pinned)
+        chosen = _joined(
+            binding, [v for v in read if sides[home[v]] == side], read, made, home, above
+        )
         if branches and chosen is not None and _waits(chosen, read, made, home, above):
             chosen = None
         if chosen is None:
             chosen = len(made)
             made.append([])
+            sides.append(side)
         made[chosen].append(binding)
         home[binding.var] = chosen
         needed = 0
@@ -119,18 +129,32 @@ def _with_weights(
     return [*needed.values(), *part]
 
 
+def _side(
+    binding: relax.VarBinding,
+    read: Sequence[relax.Var],
+    home: Mapping[relax.Var, int],
+    sides: Sequence[str],
+    pins: Mapping[str, str],
+) -> str:
+    """The device that a binding is placed on; a field of a tuple is where the tuple is."""
+    if isinstance(binding.value, relax.Call | relax.If) or not read:
+        return pins.get(str(binding.var.name), "")
+    return sides[home[read[-1]]]
+
+
 def _joined(
     binding: relax.VarBinding,
+    candidates: Sequence[relax.Var],
     read: Sequence[relax.Var],
     made: Sequence[Sequence[relax.VarBinding]],
     home: Mapping[relax.Var, int],
     above: Mapping[relax.Var, int],
 ) -> int | None:
-    """The group of the last operand that has one it may join; None for a group of its own."""
+    """The group of the last of ``candidates`` that it may join; None for a group of its own."""
     name = op_name(binding.value).removeprefix("relax.")
     if any(anchor in name for anchor in _ANCHORS) or not read:
         return None
-    for chosen in sorted({home[var] for var in read}, reverse=True):
+    for chosen in sorted({home[var] for var in candidates}, reverse=True):
         outside = [var for var in read if home[var] != chosen]
         if len(made[chosen]) < LARGEST and not any(above[v] >> chosen & 1 for v in outside):
             return chosen

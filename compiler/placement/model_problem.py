@@ -10,7 +10,7 @@ import tvm
 from tvm import relax
 
 from burnish.compiler.config import CompileConfig
-from burnish.compiler.errors import ConfigError
+from burnish.compiler.errors import ConfigError, wrap_errors
 from burnish.compiler.optimizer import lowered
 from burnish.compiler.pipeline import graph_phases
 from burnish.compiler.placed import seconds_of, supports
@@ -20,8 +20,7 @@ from burnish.compiler.placement.links import measured_links
 from burnish.compiler.placement.operators import Operator, Operators, operators_of
 from burnish.compiler.placement.problem import Device, Edge, Input, Link, Node, Output, Problem
 from burnish.passes.params import get_params, input_vars
-from burnish.passes.place import AUTO, chosen_by, operator
-from burnish.passes.place import Node as Placed
+from burnish.passes.place import AUTO, check_names, chosen_by
 from burnish.passes.place import nodes as placed_nodes
 from burnish.passes.regions import Region
 from burnish.passes.support import Support
@@ -30,6 +29,8 @@ from burnish.targets.target import CpuTarget
 
 MOVED = frozenset(("transpose", "layout_transform"))
 """Kernels of a group that do nothing else are those of its border: in the model they are none."""
+NO_COST = "no cost is known: never chosen by auto, put operators there by name"
+"""Why a device that could run an operator is not chosen for it."""
 Progress = Callable[[int, int, str], object]
 Links = Callable[[HeteroTarget], tuple[Link, ...]]
 
@@ -62,14 +63,23 @@ def model_problem(
 ) -> ModelProblem:
     """The problem of placing ``graph`` (before it is cut) on the devices of ``target``.
 
-    Operators that were not timed on a device before are timed now. Limits are ``config.memory``.
-    Raises ConfigError for a graph that is not cut by measured cost: with open sizes, or branches.
+    Operators that were not timed on a device before are timed now. Limits are ``config.memory``;
+    what ``config.placement`` gives a device is placed there.
+    Raises ConfigError for a graph that is not cut by measured cost: with open sizes, or branches,
+    and for a placement as :func:`burnish.passes.place.check_names` does.
     """
+    support = supports(target)
+    _check_static(graph)
+    to_place = placed_nodes(graph)
+    with wrap_errors(ConfigError):
+        check_names(to_place, config.placement, support)
+    patterns = {node.name: chosen_by(node, config.placement) for node in to_place}
+    devices = {name: config.placement[one] for name, one in patterns.items() if one is not None}
+    pins = {name: device for name, device in devices.items() if device != AUTO}
     try:
-        groups = groups_of(graph, branches=target.concurrent)
+        groups = groups_of(graph, branches=target.concurrent, pins=pins)
     except ValueError as error:
         raise ConfigError(f"placement by cost: {error}; give the placement by names") from error
-    support = supports(target)
     known: dict[str, dict[int, Operators]] = {place.name: {} for place in target.places}
     keys: list[int] = []
     for group in groups:
@@ -91,7 +101,7 @@ def model_problem(
             why = _why_not(group, support[place.name])
             told = seconds_of(place, _region(group)) if place.backend and not why else None
             if place.backend and told is None:
-                why = why or "it does not tell what it takes: put operators there by name"
+                why = why or NO_COST
             if why:
                 reasons[place.name] = why
                 continue
@@ -102,19 +112,37 @@ def model_problem(
             taken, off = _seconds(found, times[place.name], place, weight_bytes)
             seconds[place.name] = taken
             errors[group.name, place.name] = off
+        if not any(place.memory == HOST for place in target.places):
+            reasons[HOST] = "the target does not name it"
         weights = {str(var.name): _bytes(var) for var in group.weights}
         operator = ", ".join(dict.fromkeys(group.operators))
         size = sum(map(_bytes, group.outputs))
         nodes.append(
             Node(group.name, operator, seconds, reasons, weights=weights, output_bytes=size)
         )
-    placed = {node.name for node in placed_nodes(graph)}
     members = {
-        group.name: tuple(n for b in group.bindings if (n := str(b.var.name)) in placed)
+        group.name: tuple(n for b in group.bindings if (n := str(b.var.name)) in patterns)
         for group in groups
     }
-    problem = _problem(graph, groups, nodes, target, links(target), config)
+    of_groups = {
+        group: next(pins[name] for name in names if name in pins)
+        for group, names in members.items()
+        if not pins.keys().isdisjoint(names)
+    }
+    problem = _problem(graph, groups, nodes, target, links(target), config, of_groups)
     return ModelProblem(problem, members, errors)
+
+
+def _check_static(graph: tvm.IRModule) -> None:
+    """Refuse open sizes before anything is timed."""
+    sizes = sorted({str(size) for size in relax.analysis.free_symbolic_vars(graph["main"])})
+    sizes += sorted({str(size) for size in relax.analysis.defined_symbolic_vars(graph["main"])})
+    if sizes:
+        raise ConfigError(
+            f"placement by cost: the model has the open sizes {', '.join(dict.fromkeys(sizes))}, "
+            "and times are of known shapes: compile it without dynamic sizes, or give the "
+            'placement by names instead of "auto"'
+        )
 
 
 def _region(group: Group) -> Region:
@@ -189,6 +217,7 @@ def _problem(
     target: HeteroTarget,
     links: tuple[Link, ...],
     config: CompileConfig,
+    pins: Mapping[str, str],
 ) -> Problem:
     main = graph["main"]
     made = {var: group for group in groups for var in group.outputs}
@@ -222,29 +251,5 @@ def _problem(
         tuple(inputs),
         tuple(outputs),
         host=host,
-        pins=_pins(groups, nodes, config.placement),
+        pins=pins,
     )
-
-
-def _pins(
-    groups: tuple[Group, ...], nodes: list[Node], placement: Mapping[str, str]
-) -> dict[str, str]:
-    """The device of a group that the user put there by name, an operator or a glob of either."""
-    pins: dict[str, str] = {}
-    for group, node in zip(groups, nodes, strict=True):
-        wanted = {}
-        for binding in group.bindings:
-            if not isinstance(binding.value, relax.Call | relax.If):
-                continue
-            one = Placed(str(binding.var.name), operator(binding.value), binding.value)
-            pattern = chosen_by(one, placement)
-            if pattern is not None and placement[pattern] != AUTO:
-                wanted[placement[pattern]] = one.name
-        if len(wanted) > 1:
-            raise ConfigError(
-                f"placement puts {' and '.join(wanted.values())} on different devices, and they "
-                "are one kernel: place by cost keeps them together; put both on one device"
-            )
-        if wanted:
-            pins[node.name] = next(iter(wanted))
-    return pins

@@ -19,10 +19,10 @@ from burnish.compiler.errors import ConfigError, TargetError
 from burnish.compiler.measure import MeasureService, describe_machine
 from burnish.compiler.measure.load import LoadMeter
 from burnish.compiler.profile.kernel import Kernel, external
-from burnish.compiler.profile.paths import module_paths
 from burnish.compiler.profile.recorder import BUILTIN
 from burnish.compiler.profile.result import Line, Profile, limit_of
 from burnish.compiler.profile.runner import ProfileRunner
+from burnish.passes.module_paths import module_paths
 from burnish.targets.target import CpuTarget
 
 NAME = "profile"

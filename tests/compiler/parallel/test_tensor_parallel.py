@@ -112,6 +112,10 @@ def test_folders_that_are_none(run: burnish.TensorParallel, folder: Path, tmp_pa
         ({"devices": ["cuda:0"]}, "run on CPU cores"),
         ({"quantize": "int8"}, "prune and quantize have no part in tensor parallel"),
         ({"threads": 2}, "a thread for each core"),
+        ({"memory": {"cpu": "1 GB"}}, "its share of the weights whatever the limits"),
+        ({"least": "x"}, "least must be a whole number of elements"),
+        ({"timeout_s": None}, "timeout_s must be more than 0 and an end, got None"),
+        ({"folder": "/dev/null"}, "File exists"),
         ({"target": "opencl"}, "ranks run on CPU cores"),
     ],
 )

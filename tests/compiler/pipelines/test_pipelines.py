@@ -160,6 +160,12 @@ def test_stages_not_made_together(saved: Path, tmp_path: Path) -> None:
     [
         ({"devices": ["gpu"]}, "'gpu' is none of cpu, or cores of it by number"),
         ({"devices": []}, "devices must be a list of"),
+        ({"devices": [0, 1]}, "0 is none of cpu, or cores of it by number"),
+        ({"timeout_s": "3"}, "timeout_s must be more than 0 and an end, got '3'"),
+        ({"timeout_s": float("inf")}, "timeout_s must be more than 0 and an end, got inf"),
+        ({"restarts": -1}, "restarts must be a whole number of 0 or more, got -1"),
+        ({"frames": 0.5}, "frames must be a whole number of 1 or more, got 0.5"),
+        ({"folder": "/dev/null"}, "File exists: '/dev/null'"),
         ({"devices": ["cpu@4096"]}, r"this machine lets us have the cores .* not \[4096\]"),
         ({"devices": ["cpu@0", "cpu@0"]}, "core 0 is in 'cpu@0' and in 'cpu@0'"),
         ({"devices": ["cpu@3-1"]}, "names no core, or one twice"),

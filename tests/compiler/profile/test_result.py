@@ -10,10 +10,10 @@ from rich.console import Console
 
 from burnish.compiler.bench.peaks import Peaks
 from burnish.compiler.profile.kernel import Work
-from burnish.compiler.profile.paths import module_paths
 from burnish.compiler.profile.picture import boxes
 from burnish.compiler.profile.result import Line, Profile, limit_of
 from burnish.compiler.profile.table import print_profile
+from burnish.passes.module_paths import module_paths
 
 PEAKS = Peaks(2, 100.0, 200.0, 400.0, 10.0)
 
