@@ -6,9 +6,11 @@
 3. ``warp-group``  products of two-byte floats and int8 on ``sm_90a``, by our own rule
 4. ``tensor-core``  the same and tf32 on all tensor cores, by our own rule
 5. ``small products``  batches of products of at most 64 rows and columns
-6. ``matmul``, ``gemv``, ``reduction``, ``general-reduction``  dlight's, of TVM
-7. ``fallback``     dlight's: every element a thread, whatever the kernel does
-8. ``one item``  what has its order in loops of its own: one thread does it all
+6. ``matmul``, ``gemv``  dlight's, of TVM
+7. ``rows``  softmax, norms, sums and extremes of rows, by our own rule
+8. ``reduction``, ``general-reduction``  dlight's
+9. ``fallback``     dlight's: every element a thread, whatever the kernel does
+10. ``one item``  what has its order in loops of its own: one thread does it all
 
 A rule that does not apply, or breaks on an odd shape, gives way to the next one; the name of the
 rule that laid a kernel out is in its attribute.

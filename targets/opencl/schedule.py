@@ -3,9 +3,11 @@
 0. ``attention``, ``scans``, ``recurrence``  attention as one kernel; running sums and products;
    LSTM, GRU and RNN: by our own rules
 1. ``matvec``, ``small products``  products of up to eight rows, and batches of small ones: ours
-2. ``matmul``, ``gemv``, ``reduction``, ``general-reduction``  dlight's, of TVM
-3. ``fallback``  dlight's: every element a work item, whatever the kernel does
-4. ``one item``  what has its order in loops of its own: one work item does it all
+2. ``matmul``, ``gemv``  dlight's, of TVM
+3. ``rows``, ``vectors``  softmax, norms and the like; element-wise maps by vectors: ours
+4. ``reduction``, ``general-reduction``  dlight's
+5. ``fallback``  dlight's: every element a work item, whatever the kernel does
+6. ``one item``  what has its order in loops of its own: one work item does it all
 
 A rule whose result takes more work items or local memory than the device has gives way to the
 next one, as one that does not apply.
