@@ -8,7 +8,7 @@ from typing import Any
 from tvm import relax, tirx
 
 from burnish.targets.cpu import recurrence
-from burnish.targets.cpu.recurrence import GATES, RECURRENCE, Cell
+from burnish.targets.recurrence_form import GATES, RECURRENCE, Cell
 
 _OPAQUE = 8
 _VECTOR = 16
@@ -28,7 +28,7 @@ def call_recurrence(
 ) -> relax.Expr:
     """All steps of one direction of a layer: ``(y [T, B, H], h [B, H])``, of an LSTM ``c`` too.
 
-    The operands are those that :mod:`burnish.targets.cpu.recurrence` lists, in its order. The
+    The operands are those that :mod:`burnish.targets.recurrence_form` lists, in its order. The
     kernel's body is plain loops, which any target can run; its attribute tells a target with a
     rule for recurrences what it is. Raises ``ValueError`` for operands of other shapes.
     """

@@ -56,20 +56,15 @@ def sizes_of(q: Any, k: Any, v: Any) -> Sizes | None:
     if heads % key_heads or depth != key_depth:
         return None
     return Sizes(
-        batch=_extent(shapes[0][0]),
-        queries=_extent(shapes[0][1]),
+        batch=loops.extent(shapes[0][0]),
+        queries=loops.extent(shapes[0][1]),
         heads=heads,
         depth=depth,
-        keys=_extent(shapes[1][1]),
+        keys=loops.extent(shapes[1][1]),
         key_heads=key_heads,
         values=values,
         dtype=str(q.dtype),
     )
-
-
-def _extent(extent: Any) -> loops.Extent:
-    known = loops.as_int(extent)
-    return extent if known is None else known
 
 
 @dataclass(frozen=True)

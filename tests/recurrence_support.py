@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tvm import relax, tirx
 
 from burnish.passes.recurrence import call_recurrence, panel_width
-from burnish.targets.cpu.recurrence import ACTIVATIONS, GATES, Cell
+from burnish.targets.recurrence_form import ACTIVATIONS, GATES, Cell
 
 FUNCTIONS = {"LSTM": 3, "GRU": 2, "RNN": 1}
 

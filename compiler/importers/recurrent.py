@@ -14,7 +14,7 @@ import numpy as np
 from tvm import relax, tirx
 
 from burnish.passes.recurrence import call_recurrence, panel_width
-from burnish.targets.cpu.recurrence import GATES, Cell
+from burnish.targets.recurrence_form import GATES, Cell
 
 op = relax.op
 

@@ -48,7 +48,7 @@ class Plan:
 
     @property
     def batch(self) -> loops.Extent:
-        return _extent(self.q.shape[0])
+        return loops.extent(self.q.shape[0])
 
     @property
     def key_heads(self) -> int:
@@ -56,11 +56,11 @@ class Plan:
 
     @property
     def n(self) -> loops.Extent:
-        return _extent(self.k.shape[1])
+        return loops.extent(self.k.shape[1])
 
     @property
     def rows(self) -> loops.Extent:
-        return loops.product([_extent(self.q.shape[1]), self.group])
+        return loops.product([loops.extent(self.q.shape[1]), self.group])
 
     @property
     def panels(self) -> loops.Extent:
@@ -82,7 +82,7 @@ class Plan:
         """Keys that ``row`` may see."""
         if not self.causal:
             return self.n
-        shift = 0 if self.causal == 1 else self.n - _extent(self.q.shape[1])
+        shift = 0 if self.causal == 1 else self.n - loops.extent(self.q.shape[1])
         position, _ = self.query(loops.const(0), row)
         return tirx.max(tirx.min(position + (shift + 1), self.n), 0)
 
@@ -137,8 +137,3 @@ def plan(
 def _even_height(rows: int, most: int) -> int:
     """The tallest tile of at most ``most`` rows that needs no more tiles than ``most`` does."""
     return max(1, -(-rows // max(1, -(-rows // most))))
-
-
-def _extent(value: Any) -> loops.Extent:
-    known = loops.as_int(value)
-    return value if known is None else known

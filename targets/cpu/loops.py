@@ -43,6 +43,12 @@ def as_int(value: object) -> int | None:
     return None
 
 
+def extent(value: Expr) -> Extent:
+    """A number where it is a constant."""
+    known = as_int(value)
+    return value if known is None else known
+
+
 def const(value: int, dtype: str = "int64") -> Expr:
     return tirx.const(value, dtype)
 

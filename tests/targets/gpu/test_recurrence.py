@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from recurrence_support import case, cells, kernel
 
 from burnish.targets.choose import choose_target
-from burnish.targets.cpu.recurrence import Cell
 from burnish.targets.cuda import nvrtc, sass
 from burnish.targets.cuda.resources import resources
 from burnish.targets.cuda.schedule import schedule as schedule_cuda
@@ -23,6 +22,7 @@ from burnish.targets.gpu.launch import Device
 from burnish.targets.opencl.limits import fits
 from burnish.targets.opencl.schedule import RULE, schedule
 from burnish.targets.opencl.target import PRESETS
+from burnish.targets.recurrence_form import Cell
 from cuda_support import require_compiler
 from opencl_support import require_device
 

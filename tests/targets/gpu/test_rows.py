@@ -129,7 +129,8 @@ def kernel(tensors: list[te.Tensor]) -> tirx.PrimFunc:
 
 
 def check(name: str, m: int, n: int, opened: str = "", device: Device | None = None) -> None:
-    """By the rule, on the device: within 1e-5 of the largest; ``opened`` names open sizes."""
+    """By the rule, on the device: within 1e-5 of the largest, and what a rounding of the operands
+    changes (a row of nearly equal elements has little of its own); ``opened`` names open sizes."""
     require_device()
     case = CASES[name]
     sizes = [tirx.Var(c, "int64") if c in opened else v for c, v in (("m", m), ("n", n))]
@@ -148,12 +149,13 @@ def check(name: str, m: int, n: int, opened: str = "", device: Device | None = N
     *shapes, out = [tuple(int(s) for s in t.shape) for t in case.make(m, n)]
     given = [rng.normal(1, 1, shape).astype("float32") for shape in shapes]
     wanted = case.expected(*[x.astype("float64") for x in given])
+    rounded = case.expected(*[x * (1 + rng.choice([-6e-8, 6e-8], x.shape)) for x in given])
     at = tvm.opencl(0)
     kind = str(case.make(m, n)[-1].dtype)
     result = tvm.runtime.tensor(np.full(out, 77, kind), at)
     built["kernel"](*[tvm.runtime.tensor(x, at) for x in given], result)
     error = np.abs(result.numpy() - wanted).max()
-    assert error <= 1e-5 * max(1.0, np.abs(wanted).max())
+    assert error <= 1e-5 * max(1.0, np.abs(wanted).max()) + 4 * np.abs(rounded - wanted).max()
 
 
 @pytest.mark.parametrize(("m", "n"), [(5, 100), (3, 33)])

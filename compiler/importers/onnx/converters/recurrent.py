@@ -11,7 +11,7 @@ from tvm import relax, tirx
 from burnish.compiler.importers.onnx.node import Node
 from burnish.compiler.importers.onnx.registry import Refused, Result, converts
 from burnish.compiler.importers.recurrent import Direction, Layer, Operand, expression
-from burnish.targets.cpu.recurrence import ACTIVATIONS, GATES, Cell
+from burnish.targets.recurrence_form import ACTIVATIONS, GATES, Cell
 
 op = relax.op
 

@@ -11,7 +11,7 @@ from tvm import relax, tirx
 
 from burnish.compiler.importers.pytorch.arguments import arguments
 from burnish.compiler.importers.recurrent import Direction, Layer, Operand
-from burnish.targets.cpu.recurrence import GATES, Cell
+from burnish.targets.recurrence_form import GATES, Cell
 
 if TYPE_CHECKING:
     from burnish.compiler.importers.pytorch.converters.kinds import Converter

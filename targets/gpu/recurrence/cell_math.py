@@ -8,23 +8,15 @@ from tvm import tirx
 from tvm.ir import Expr
 from tvm.tirx import Stmt
 
-from burnish.targets.cpu.recurrence import Cell, activation
 from burnish.targets.gpu.launch import bound
+from burnish.targets.recurrence_form import Cell, Gates
 
 
 class CellMath:
-    """The functions of a cell's gates, in the type that its sums have."""
+    """The functions of a cell, in the type that its sums have."""
 
     def __init__(self, cell: Cell) -> None:
-        self.cell = cell
-        self._acts = [activation(*act) for act in cell.activations]
-
-    def _gate(self, which: int, value: Expr) -> Expr:
-        limit = self.cell.clip
-        if limit > 0:
-            low, high = (tirx.const(n, str(value.ty.dtype)) for n in (-limit, limit))
-            value = tirx.max(tirx.min(value, high), low)
-        return self._acts[which](value)
+        self.cell, self._gate = cell, Gates(cell)
 
     def lstm(
         self,
@@ -47,7 +39,8 @@ class CellMath:
         def last(new: Expr) -> Stmt:
             # What the last gate sees of the memory is the new one.
             out = of_o + peepholes[2] * new if peepholes else of_o
-            return bound(lambda h: then(h, new), h=self._gate(0, out) * self._acts[2](new))
+            state = self._gate(0, out) * self._gate.unclipped(2, new)
+            return bound(lambda h: then(h, new), h=state)
 
         return bound(lambda i: bound(last, c=kept(i) * memory + i * candidate), i=first)
 
