@@ -231,7 +231,7 @@ class AtOnce:
         self._lock = threading.Lock()
         self._threads: dict[str, Kernels] = {}
         self._original = {name: getattr(on_cores, name) for name in ("_run", "_value")}
-        cores = {one.name: one.core for one in target.places if one.core is not None}
+        cores = {one.name: one.cores for one in target.places}
         library = tvm.runtime.load_module(str(compiled.library))
         with patch.object(on_cores, "_value", self._value):  # a machine keeps what it finds now
             self._main = on_cores.OnCores(library, list(compiled.params.values()), cores)
