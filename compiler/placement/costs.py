@@ -75,6 +75,12 @@ class CostModel:
         spread = max(far.spread, near.spread)
         return OperatorTime(far.p50 / 1e3, near.p50 / 1e3, spread)
 
+    def start_seconds(self) -> float:
+        """What starting a kernel takes where a virtual machine does it."""
+        from burnish.compiler.placement.overheads import dispatch_seconds
+
+        return dispatch_seconds()
+
     def missing(self, operators: Iterable[Operator], target: Target) -> list[Operator]:
         """Those that have not been measured on this device."""
         distinct = {operator.signature: operator for operator in operators}

@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import math
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import torch
+import tvm
 
-from burnish.compiler.artifact import cache_folder
-from burnish.compiler.cache_key import source_digest, versions
 from burnish.compiler.errors import ConfigError
-from burnish.compiler.measure import ArtifactRunner, MeasureService, Timing, describe_machine
-from burnish.compiler.measure.cache import TimingCache
 from burnish.compiler.placement.costs import CostModel, OperatorTime
 from burnish.compiler.placement.links import measured_links
 from burnish.compiler.placement.model_problem import Links, Progress
 from burnish.compiler.placement.operators import Operator, Operators, operators_of
+from burnish.compiler.placement.overheads import call_seconds, dispatch_seconds, turn_seconds
+from burnish.compiler.placement.side_by_side import regions_in_order, schedule
 from burnish.compiler.stages import Optimized
+from burnish.passes.region_modules import region_module
 from burnish.targets.hetero import HOST, HeteroTarget
 from burnish.targets.target import CpuTarget
 
-CALL_ROUNDS = 5
 Calls = list[tuple[Operator, float]]
 
 
@@ -34,18 +29,21 @@ class Latency:
     """Seconds of a call: of its operators on each device, of transfers, and of the call itself.
 
     ``error`` is by how much the sum may be off, in seconds, operators' errors taken as apart from
-    each other, branches as either side.
+    each other, branches as either side. ``elapsed`` is, where devices work at the same time, what
+    they and what they wait for take together.
     """
 
     devices: Mapping[str, float]
     transfers: float
     call: float
     error: float
+    elapsed: float | None = None
 
     @property
     def seconds(self) -> float:
         """The whole."""
-        return sum(self.devices.values()) + self.transfers + self.call
+        spent = sum(self.devices.values()) if self.elapsed is None else self.elapsed
+        return spent + self.transfers + self.call
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data in milliseconds."""
@@ -71,11 +69,6 @@ def predict_latency(
     run. Raises ConfigError for open sizes, and for functions that are no kernels of ours.
     """
     model, target = costs or CostModel(), optimized.target
-    if isinstance(target, HeteroTarget) and target.concurrent:
-        raise ConfigError(
-            f"latency is not predicted for {target.name!r}, whose devices work at the same time: "
-            'compile with placement="auto", whose report says what is expected'
-        )
     try:
         found = operators_of(optimized.mod)
     except ValueError as error:
@@ -97,8 +90,11 @@ def predict_latency(
         variance += squares
         apart = [(op, side) for op, side in found.uncertain if op.device in ("", device)]
         variance += abs(_sum(apart, times, found.weight_bytes, cache)[0]) ** 2
-    moved = _transfers(found, optimized, links)
     call = call_seconds(target, _leaves(optimized))
+    if isinstance(target, HeteroTarget) and target.concurrent:
+        elapsed = _together(optimized.mod, target, model, found.weight_bytes)
+        return Latency(spent, 0.0, call, math.sqrt(variance), elapsed)
+    moved = _transfers(found, optimized, links)
     away = isinstance(target, HeteroTarget) and any(
         target.place(name).memory != HOST for name in spent
     )
@@ -106,6 +102,23 @@ def predict_latency(
         # Such calls are not recorded: the virtual machine starts each kernel.
         call += dispatch_seconds() * sum(count for _, count in found.calls)
     return Latency(spent, moved, call, math.sqrt(variance))
+
+
+def _together(mod: tvm.IRModule, target: HeteroTarget, model: CostModel, held: int) -> float:
+    """Seconds until the last region of devices that work at the same time has ended."""
+    order = regions_in_order(mod)
+    start = dispatch_seconds()
+    taken: dict[str, float] = {}
+    for region in order:
+        one = target.place(region.device).target
+        calls = list(operators_of(region_module(mod, region.function)).calls)
+        model.measure([operator for operator, _ in calls], one)
+        times, _ = model.times([operator for operator, _ in calls], one)
+        cache = one.l3 if isinstance(one, CpuTarget) else 0
+        count = sum(count for _, count in calls)
+        taken[region.name] = _sum(calls, times, held, cache)[0] + count * start
+    apart = len({region.device for region in order}) > 1
+    return schedule(order, taken, turn_seconds() if apart else 0.0)
 
 
 def _by_device(found: Operators, target: Any) -> list[tuple[str, Any, Calls]]:
@@ -145,103 +158,3 @@ def _transfers(found: Operators, optimized: Optimized, links: Links) -> float:
 
 def _leaves(optimized: Optimized) -> int:
     return len(optimized.signature.inputs) + len(optimized.signature.outputs)
-
-
-class _Halves(torch.nn.Module):
-    """As many outputs as inputs."""
-
-    def forward(self, *given: torch.Tensor) -> Any:
-        made = tuple(torch.relu(one) for one in given)
-        return made[0] if len(made) == 1 else made
-
-
-class _Products(torch.nn.Module):
-    """``count`` small kernels, one after another."""
-
-    def __init__(self, count: int) -> None:
-        super().__init__()
-        self.layers = torch.nn.Sequential(
-            *(torch.nn.Linear(16, 16, bias=False) for _ in range(count))
-        )
-
-    def forward(self, x: torch.Tensor) -> Any:
-        return self.layers(x)
-
-
-def call_seconds(
-    target: Any, leaves: int, *, cache_dir: str | os.PathLike[str] | None = None
-) -> float:
-    """What a call costs beside its kernels on this machine, for inputs and outputs in number.
-
-    From two networks of nothing but the smallest kernels, one with one input and output, one with
-    four of each; kept between runs.
-    """
-    if not isinstance(target, HeteroTarget | CpuTarget):
-        target = target.host
-    spent = [
-        _call_s(_Halves(), [torch.ones(1, 16)] * count, target, f"halves {count}", cache_dir)
-        for count in (1, 4)
-    ]
-    each = max(0.0, (spent[1] - spent[0]) / 6)
-    return max(0.0, spent[0] - 2 * each) + leaves * each
-
-
-MANY = 17
-
-
-def dispatch_seconds(*, cache_dir: str | os.PathLike[str] | None = None) -> float:
-    """What the virtual machine takes to start a kernel of a CPU, over a recorded call's.
-
-    From one and :data:`MANY` small kernels, each way; kept between runs.
-    """
-    spent = {
-        (target, count): _call_s(
-            _Products(count), [torch.ones(1, 16)], target, f"products {count}", cache_dir
-        )
-        for target in ("cpu", "hetero:cpu,cpu:1")
-        for count in (1, MANY)
-    }
-    slopes = [
-        (spent[target, MANY] - spent[target, 1]) / (MANY - 1)
-        for target in ("cpu", "hetero:cpu,cpu:1")
-    ]
-    return max(0.0, slopes[1] - slopes[0])
-
-
-def _call_s(
-    net: torch.nn.Module,
-    given: list[torch.Tensor],
-    target: Any,
-    what: str,
-    cache_dir: str | os.PathLike[str] | None,
-) -> float:
-    """Seconds of a call of a network, taken once."""
-    cache = TimingCache(cache_dir or cache_folder() / "calls")
-    parts = {
-        "call": what,
-        "target": str(target),
-        "cpu": describe_machine()["cpu"],
-        "sources": source_digest(("runtime", "targets")),
-        "versions": versions(),
-    }
-    key = TimingCache.key(**parts)
-    timing = cache.get(key)
-    if timing is None:
-        timing = _call_timing(net, given, target)
-        cache.put_all({key: {**parts, "timing": timing.to_dict()}})
-    return timing.p50 / 1e3
-
-
-def _call_timing(net: torch.nn.Module, given: list[torch.Tensor], target: Any) -> Timing:
-    from burnish.compiler import driver
-
-    compiled = driver.compile(net.eval(), tuple(given), target=target, cache=False)
-    with (
-        tempfile.TemporaryDirectory(prefix="burnish-call-") as folder,
-        MeasureService(1) as service,
-    ):
-        runner = ArtifactRunner(compiled.save(f"{folder}/call.burnish"))
-        inputs = tuple(np.asarray(one) for one in given)
-        return service.take_turns({"call": runner}, inputs, rounds=CALL_ROUNDS, budget_s=2.0)[
-            "call"
-        ]

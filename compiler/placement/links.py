@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-import queue
-import threading
 import time
 from collections.abc import Hashable, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -19,6 +16,7 @@ from burnish.compiler.measure import MeasureService, describe_machine
 from burnish.compiler.measure.cache import TimingCache
 from burnish.compiler.measure.runners import Bind, Runner
 from burnish.compiler.measure.timing import summarize
+from burnish.compiler.placement.overheads import turn_seconds
 from burnish.compiler.placement.problem import Link
 from burnish.targets.hetero import HOST, HeteroTarget
 
@@ -96,8 +94,8 @@ def measured_links(
     """The links between a target's devices and its host, by name of the devices.
 
     Devices that share the host's memory have links without cost, and cores that work at the same
-    time those of a word from one thread to another. Measured in a process of its
-    own where they are not known yet; raises MeasureError where a copy fails.
+    time those of a turn (:func:`~.overheads.turn_seconds`). Measured in a process of its own where
+    they are not known yet; raises MeasureError where a copy fails.
     """
     cache = TimingCache(cache_dir or cache_folder() / "links")
     places = target.places
@@ -108,45 +106,12 @@ def measured_links(
             continue
         if place.target.kind == "cpu":
             shared = place.memory == HOST
-            latency = _word(cache) if target.concurrent else 1e-9
+            latency = turn_seconds() if target.concurrent else 1e-9
             there = back = (latency, 1e15) if shared else _fit(cache, "cpu", place.index)[0]
         else:
             there, back = _fit(cache, place.target.kind, place.index)
         found += [Link(host, place.name, *there), Link(place.name, host, *back)]
     return tuple(found)
-
-
-def _word(cache: TimingCache) -> float:
-    """Seconds until a thread that sleeps has what another gives it: half of there and back."""
-    parts = {"link": "thread", "cpu": describe_machine()["cpu"], "versions": versions()}
-    key = TimingCache.key(**parts)
-    found = cache.get(key)
-    if found is None:
-        found = summarize([[1e3 * one for one in words()]])
-        cache.put_all({key: {**parts, "timing": found.to_dict()}})
-    return found.p50 / 1e3
-
-
-def words(count: int = 200) -> list[float]:
-    """Seconds of a future that another thread sets, each one half of there and back."""
-    asked: queue.SimpleQueue[Future[None] | None] = queue.SimpleQueue()
-
-    def answer() -> None:
-        while (one := asked.get()) is not None:
-            one.set_result(None)
-
-    thread = threading.Thread(target=answer, daemon=True)
-    thread.start()
-    taken = []
-    for _ in range(count):
-        start = time.perf_counter()
-        one: Future[None] = Future()
-        asked.put(one)
-        one.result(10.0)
-        taken.append((time.perf_counter() - start) / 2)
-    asked.put(None)
-    thread.join(10.0)
-    return taken
 
 
 def _fit(cache: TimingCache, kind: str, index: int) -> list[tuple[float, float]]:

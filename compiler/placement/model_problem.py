@@ -94,6 +94,7 @@ def model_problem(
         place.name: _timed(place, known[place.name], costs, progress) for place in target.places
     }
     weight_bytes = sum(value.numpy().nbytes for value in get_params(graph).values())
+    start = costs.start_seconds() if target.concurrent else 0.0
     nodes, errors = [], {}
     for group, key in zip(groups, keys, strict=True):
         seconds, reasons = {}, {}
@@ -109,7 +110,7 @@ def model_problem(
                 seconds[place.name], errors[group.name, place.name] = told, 0.0
                 continue
             found = known[place.name][key]
-            taken, off = _seconds(found, times[place.name], place, weight_bytes)
+            taken, off = _seconds(found, times[place.name], place, weight_bytes, start)
             seconds[place.name] = taken
             errors[group.name, place.name] = off
         if not any(place.memory == HOST for place in target.places):
@@ -184,7 +185,7 @@ def _border(operator: Operator) -> bool:
 
 
 def _seconds(
-    found: Operators, times: Mapping[str, OperatorTime], place: Place, held: int
+    found: Operators, times: Mapping[str, OperatorTime], place: Place, held: int, start: float
 ) -> tuple[float, float]:
     cache = place.target.l3 if isinstance(place.target, CpuTarget) else 0
     taken, variance = 1e-9, 0.0
@@ -193,7 +194,7 @@ def _seconds(
             continue
         time = times[one.signature]
         each = count * time.seconds(held, cache)
-        taken += each
+        taken += each + count * start
         variance += (each * time.error) ** 2
     return taken, math.sqrt(variance) / taken
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import tvm
 
 import burnish
 from burnish.compiler import driver
@@ -21,11 +22,13 @@ from burnish.compiler.placement.by_cost import ByCost
 from burnish.compiler.placement.costs import CostModel, OperatorTime
 from burnish.compiler.placement.groups import group_key, group_module, groups_of
 from burnish.compiler.placement.latency import predict_latency
-from burnish.compiler.placement.links import SIZES, fitted, words
+from burnish.compiler.placement.links import SIZES, fitted, measured_links
 from burnish.compiler.placement.model_problem import model_problem
 from burnish.compiler.placement.nearby import estimated
 from burnish.compiler.placement.operators import operators_of
+from burnish.compiler.placement.overheads import dispatch_seconds, turn_seconds
 from burnish.compiler.placement.problem import Link
+from burnish.compiler.placement.side_by_side import OrderedRegion, regions_in_order, schedule
 from burnish.targets.choose import choose_target
 from burnish.targets.hetero import HeteroTarget
 
@@ -193,6 +196,9 @@ def test_a_link_is_fitted_to_its_copies():
 class Given(CostModel):
     """Times by a rule: cheap on ``cpu``, half of it elsewhere for products."""
 
+    def start_seconds(self) -> float:
+        return 0.0
+
     def measure(self, operators: Any, target: Any, **_: Any) -> int:
         return 0
 
@@ -275,12 +281,83 @@ def test_branches_are_put_on_cores_that_work_at_the_same_time(tmp_path):
     assert best.overlap
     alone = [r.placement.seconds for r in decide.choice.rows if r.algorithm.startswith("all on")]
     assert best.seconds < 0.8 * min(alone)
-    with pytest.raises(ConfigError, match="whose devices work at the same time"):
-        predict_latency(burnish.optimize(imported, target), Given(tmp_path))
 
 
-def test_a_word_from_one_thread_to_another_takes_time():
-    assert all(0 < one < 10 for one in words(5))
+def test_latency_of_cores_is_of_the_longest_way_through_them(monkeypatch, tmp_path):
+    for name, seconds in (("call", 1e-5), ("dispatch", 1e-6), ("turn", 1e-4)):
+        monkeypatch.setattr(
+            f"burnish.compiler.placement.latency.{name}_seconds", lambda *_, s=seconds: s
+        )
+    imported = burnish.import_model(Sides().eval(), (torch.randn(2, 6),))
+    # A product of each side on one core, what follows it on the other, the sum on the first.
+    placement = {"relu": "cpu@1", "tanh": "cpu@1", "*": "cpu@0"}
+    optimized = burnish.optimize(imported, "hetero:cpu@0,cpu@1", placement=placement)
+    reads = [region.reads for region in regions_in_order(optimized.mod)]
+    assert reads == [(), ("region0",), (), ("region2",), ("region1", "region3")]
+    found = predict_latency(optimized, Given(tmp_path))
+    assert found.devices == pytest.approx({"cpu@0": 3e-3, "cpu@1": 2e-3})
+    kernels, turns = 4, 2  # product, relu, tanh, sum: the second product runs beside the relu
+    assert found.elapsed == pytest.approx(kernels * (1e-3 + 1e-6) + turns * 1e-4)
+    assert found.seconds == pytest.approx(found.elapsed + 1e-5)
+
+
+def test_regions_wait_for_their_device_and_a_turn_for_others():
+    def region(name: str, device: str, *reads: str, after: tuple[str, ...] = ()) -> Any:
+        return OrderedRegion(tvm.ir.GlobalVar(name), device, reads, after)
+
+    order = [
+        region("a", "one"),
+        region("b", "two"),
+        region("c", "one", "a"),
+        region("d", "two", "a", "b"),
+    ]
+    seconds = {"a": 1.0, "b": 4.0, "c": 2.0, "d": 1.0, "e": 1.0}
+    assert schedule(order, seconds, 0.5) == 5.0
+    assert schedule([*order, region("e", "one", "c", "d")], seconds, 0.5) == 6.5
+    assert schedule([*order, region("e", "one", after=("d",))], seconds, 0.5) == 6.5
+    assert schedule(order[:3], {**seconds, "b": 0.0}, 0.5) == 3.0
+    assert schedule([], {}, 0.5) == 0.0
+
+
+def test_a_turn_is_what_each_more_region_of_a_chain_takes(tmp_path, monkeypatch):
+    asked = []
+
+    def timing(net, given, target, placement):
+        asked.append((target, placement))
+        return summarize([[7.0 + 0.25 * net.count] * 5] * 5)
+
+    monkeypatch.setattr("burnish.compiler.placement.overheads._call_timing", timing)
+    monkeypatch.setattr("burnish.compiler.placement.overheads.usable", lambda: {3, 1, 7})
+    assert turn_seconds(cache_dir=tmp_path) == pytest.approx(0.25e-3)
+    assert turn_seconds(cache_dir=tmp_path) == pytest.approx(0.25e-3)
+    assert asked == [("hetero:cpu@1,cpu@3", {"nn.relu": "cpu@1", "tanh": "cpu@3"})] * 2
+    monkeypatch.setattr("burnish.compiler.placement.links.turn_seconds", lambda: 0.125)
+    found = measured_links(choose_target("hetero:cpu@4,cpu@0+2"))
+    assert [one.latency_seconds for one in found] == [0.125, 0.125]
+    monkeypatch.setattr("burnish.compiler.placement.overheads.usable", lambda: {0})
+    with pytest.raises(ConfigError, match=r"measured on 2 of them, and this process may run on"):
+        turn_seconds(cache_dir=tmp_path)
+
+
+def test_the_start_of_a_kernel_is_what_a_virtual_machine_takes_more_than_a_record(
+    tmp_path, monkeypatch
+):
+    recorded = []
+
+    def timing(net, given, target, placement):
+        made = burnish.compile(net.eval(), tuple(given), target=target, cache=False)
+        recorded.append(made._to_record)
+        each = 0.25 if made._to_record else 1.0
+        return summarize([[7.0 + each * len(net.layers)] * 5] * 5)
+
+    monkeypatch.setattr("burnish.compiler.placement.overheads._call_timing", timing)
+    assert dispatch_seconds(cache_dir=tmp_path) == pytest.approx(0.75e-3)
+    assert recorded == [True, True, False, False]
+
+
+@pytest.mark.heavy
+def test_a_turn_is_measured(tmp_path):
+    assert 1e-7 < turn_seconds(cache_dir=tmp_path) < 0.1
 
 
 @pytest.mark.parametrize("slower", ["all on cpu", "cut"])
