@@ -26,6 +26,14 @@ settings.load_profile(PROFILE)
 os.environ["BURNISH_CACHE_LIMIT"] = "0"
 
 
+def pytest_configure() -> None:
+    """Workers share the cores: threads of their references would wait for each other's cores."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        import torch
+
+        torch.set_num_threads(1)
+
+
 def pytest_report_header(config: pytest.Config) -> str:
     tier = config.option.markexpr or "not heavy"
     seed = config.getoption("hypothesis_seed", None)
@@ -60,9 +68,9 @@ def well_formed_ir(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
         return
     import tvm
-    from tvm.relax.ir.instrument import WellFormedInstrument
+    from well_formed import WellFormed
 
-    with tvm.transform.PassContext(instruments=[WellFormedInstrument()]):
+    with tvm.transform.PassContext(instruments=[WellFormed()]):
         yield
 
 
