@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from import_support import compiled
 from kernel_support import Built, lowered
@@ -16,6 +16,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from burnish.compiler.errors import ImportModelError
 from burnish.compiler.importers import import_model
 from burnish.passes.params import weight_vars
+from examples import COMPILED
 
 FLOAT, INT32 = TensorProto.FLOAT, TensorProto.INT32
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
@@ -148,7 +149,7 @@ def test_activations_have_defaults(name: str) -> None:
 
 
 @pytest.mark.heavy
-@settings(deadline=None)
+@COMPILED
 @given(st.data())
 def test_any_layer_is_what_onnx_runtime_gives(data: st.DataObject) -> None:
     kind = data.draw(st.sampled_from(sorted(GATES)))

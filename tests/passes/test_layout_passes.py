@@ -16,6 +16,7 @@ from tvm.script import relax as R
 from burnish.passes.channels_last import FoldPadding, PutChannelsLast, WidenConv1d
 from burnish.passes.params import get_params, with_main
 from burnish.passes.sink_transposes import ELEMENTWISE, RULES, SinkTransposes
+from examples import COMPILED
 from relax_support import apply, op_names, random_inputs, random_params
 
 op = relax.op
@@ -280,6 +281,7 @@ def test_an_operand_that_is_not_transposed_stays():
     assert op_names(after) == ["permute_dims", "add"]
 
 
+@COMPILED
 @given(
     order=st.permutations(range(4)),
     axis=st.integers(-4, 3),

@@ -22,6 +22,7 @@ from burnish.passes.qparams import pack_bits
 from burnish.passes.quantize import QuantizeWeights, dequantized_weights
 from burnish.targets.cpu.tiling import choose_width
 from burnish.targets.target import CpuTarget
+from examples import COMPILED
 from relax_support import apply, op_names
 
 op = relax.op
@@ -182,6 +183,7 @@ def test_quantized_weights_stay_small():
 # -- numbers -------------------------------------------------------------------------------------
 
 
+@COMPILED
 @given(
     config=configs((5, 35)),
     rows=st.sampled_from([1, 2, 5, 40]),
@@ -193,6 +195,7 @@ def test_a_quantized_gemm(config, rows, k, n):
     check_quantized(linear(rows, k, n, seed=n), config)
 
 
+@COMPILED
 @given(
     config=configs((2, 4)),
     shape=st.sampled_from([(8, 24, 3, 1), (4, 7, 1, 1), (8, 32, 3, 2), (12, 12, 2, 1)]),
@@ -201,12 +204,14 @@ def test_a_quantized_convolution(config, shape):
     check_quantized(convolution(*shape), config)
 
 
+@COMPILED
 @given(bits=st.integers(2, 8), symmetric=st.booleans(), channels=st.sampled_from([3, 16, 33]))
 def test_a_quantized_depthwise_convolution(bits, symmetric, channels):
     config = QuantizeConfig(bits=bits, symmetric=symmetric)
     check_quantized(convolution(channels, channels, 3, groups=channels), config)
 
 
+@COMPILED
 @given(config=configs((4, 16)))
 def test_a_quantized_tied_embedding(config):
     check_quantized(tied(), config)

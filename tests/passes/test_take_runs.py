@@ -12,6 +12,7 @@ from kernel_support import Case, check, lowered, module, normal
 from tvm import relax, tirx
 
 from burnish.passes.take_runs import MOST_RUNS, Run, runs
+from examples import COMPILED
 
 op = relax.op
 
@@ -50,6 +51,7 @@ def taken(places: list[int], shape: tuple[int, ...], axis: int) -> Case:
     )
 
 
+@COMPILED
 @given(
     shape=st.lists(st.sampled_from([1, 3, 7, 16, 17, 70]), min_size=1, max_size=3),
     data=st.data(),

@@ -13,6 +13,7 @@ from tvm import relax
 
 from burnish.passes.packed import merged_groups
 from burnish.passes.transposed import Transposed
+from examples import COMPILED
 
 op = relax.op
 
@@ -61,6 +62,7 @@ def transposed(shape: dict, groups: int, each: int, out_each: int, size: list[in
     )
 
 
+@COMPILED
 @given(
     shape=geometry(),
     groups=st.sampled_from([1, 1, 2, 3]),

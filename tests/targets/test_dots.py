@@ -19,6 +19,7 @@ from burnish.compiler.config import CompileConfig
 from burnish.targets.cpu import dots
 from burnish.targets.cpu.lowering import PIPELINE
 from burnish.targets.target import CpuTarget, host, parse_target
+from examples import COMPILED
 
 op = relax.op
 GENERIC = parse_target("llvm -mcpu=x86-64-v3 -num-cores=2")
@@ -73,6 +74,7 @@ def assembly(case: Case, target: CpuTarget) -> str:
     return tvm.tirx.build(mod, target.tvm(), pipeline=PIPELINE).inspect_source("asm")
 
 
+@COMPILED
 @given(sizes, sizes, sizes, st.integers(0, 99))
 def test_a_gemm_of_any_size_sums_the_products_of_the_rounded_factors(rows, depth, columns, seed):
     check(gemm(rows, depth, columns, seed))
@@ -87,6 +89,7 @@ def test_a_convolution_does(depth, out, kernel, stride, pad):
 
 
 @pytest.mark.heavy
+@COMPILED
 @given(
     st.sampled_from([1, 3, 4, 7, 16, 33]),
     st.sampled_from([1, 5, 16, 48]),

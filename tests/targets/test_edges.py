@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from kernel_support import check
 from special_cases import EDGES, nothing
 
+from examples import MANY_COMPILED
+
 FEW = settings(max_examples=25)
 """In the full tier too: cases here build many kernels each, and ``test_any_edge`` draws more."""
 
@@ -23,6 +25,7 @@ def test_at_the_edges_a_kernel_computes_what_torch_does(name):
 
 
 @pytest.mark.heavy
+@MANY_COMPILED
 @given(case=st.one_of(list(EDGES.values())))
 def test_any_edge(case):
     check(case)

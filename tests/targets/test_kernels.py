@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from kernel_cases import FAMILIES
 from kernel_support import check
 
+from examples import MANY_COMPILED
+
 # These share their schedule rules with others: one property for all of them.
 RARE = ("conv1d", "conv2d transpose", "adaptive pooling", "group norm", "resize", "ordering")
 GROUPS = {
@@ -26,6 +28,7 @@ def test_a_kernel_computes_what_float64_does(group):
 
 
 @pytest.mark.heavy
+@MANY_COMPILED
 @given(case=st.one_of(list(FAMILIES.values())))
 def test_any_operator_on_any_shape(case):
     check(case)

@@ -16,6 +16,7 @@ from burnish.targets.cpu.padding import without_padding
 from burnish.targets.cpu.schedule import RULE, schedule
 from burnish.targets.cpu.stages import inlined, read_program, walk
 from burnish.targets.target import host
+from examples import COMPILED
 
 
 def convolution(
@@ -59,6 +60,7 @@ def kernel_of(case: Case) -> tirx.PrimFunc:
     return func
 
 
+@COMPILED
 @given(
     height=st.integers(1, 13),
     width=st.integers(1, 23),

@@ -12,6 +12,7 @@ from tvm import relax, tirx
 
 from burnish.targets.cpu.schedule import RULE, schedule
 from burnish.targets.target import host
+from examples import COMPILED
 
 op = relax.op
 SPACES = st.sampled_from([(), (1,), (5,), (16,), (3, 5), (7, 16), (1, 9), (2, 3, 4)])
@@ -39,6 +40,7 @@ def rules(case: Case) -> list[str]:
     return [str(schedule(kernel, host()).attrs[RULE]) for kernel in kernels]
 
 
+@COMPILED
 @given(
     batch=st.integers(1, 3),
     groups=st.integers(1, 4),
@@ -92,6 +94,7 @@ REDUCED = {
 }
 
 
+@COMPILED
 @given(
     name=st.sampled_from(sorted(REDUCED)),
     lead=st.integers(1, 5),
