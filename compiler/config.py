@@ -94,6 +94,8 @@ class CompileConfig:
     ``libraries``   on CUDA, what a tuned library computes in a kernel's place: "cublas",
                     "cudnn", single operations, "tensorrt", or "auto" to measure
                     (:mod:`burnish.compiler.library_choice`).
+    ``devices``     those of a target of several, in the order they are preferred, in the place of
+                    ``target="hetero:..."``; as a mapping with ``memory`` for each that has a limit.
     ``placement``   for a target of several devices, names, operators or globs on either to the
                     device that computes them (:func:`burnish.passes.place.assign`); "auto" in
                     the place of a device, or of all, is the one that measured costs choose.
@@ -119,6 +121,7 @@ class CompileConfig:
     exact_conv: bool = False
     cuda_graphs: bool = False
     libraries: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
     placement: Mapping[str, str] = field(default_factory=dict)
     memory: Mapping[str, int] = field(default_factory=dict)
     resolved: Resolved | None = None
@@ -131,7 +134,8 @@ class CompileConfig:
         given(self, "passes", _as_passes(self.passes))
         given(self, "libraries", as_libraries(self.libraries))
         given(self, "placement", as_placement(self.placement))
-        given(self, "memory", as_memory(self.memory))
+        given(self, "memory", {**memory_of_devices(self.devices), **as_memory(self.memory)})
+        given(self, "devices", as_devices(self.devices))
         given(self, "resolved", _as_resolved(self.resolved))
         if self.precision not in PRECISIONS:
             raise ConfigError(
@@ -234,6 +238,29 @@ def as_placement(value: Any) -> Mapping[str, str]:
     if not said:
         raise ConfigError(f"placement must map names to devices, got {value!r:.80}")
     return dict(value)
+
+
+def as_devices(value: Any) -> tuple[str, ...]:
+    """Names of devices, as a sequence or the keys of a mapping, in the order given."""
+    names = list(value) if isinstance(value, Mapping | Sequence) else None
+    if names is None or isinstance(value, str) or not all(isinstance(n, str) for n in names):
+        raise ConfigError(
+            f"devices must be names, ['cuda:0', 'cpu'], or a table of them, got {value!r:.80}"
+        )
+    return tuple(names)
+
+
+def memory_of_devices(value: Any) -> Mapping[str, int]:
+    """``{"cuda:0": {"memory": "8 GB"}, "cpu": {}}`` -> bytes of those that say so."""
+    found: dict[str, Any] = {}
+    for name, table in value.items() if isinstance(value, Mapping) else ():
+        if not isinstance(table, Mapping) or set(table) - {"memory"}:
+            raise ConfigError(
+                f"of the device {name!r}, memory can be said, as {{ memory = '8 GB' }}, "
+                f"got {table!r:.80}"
+            )
+        found.update({name: size for size in table.values()})
+    return as_memory(found)
 
 
 def as_memory(value: Any) -> Mapping[str, int]:

@@ -21,7 +21,7 @@ from burnish.compiler.importers.files import Params
 from burnish.compiler.libraries import AUTO, check_libraries
 from burnish.compiler.optimizer import lowered, run_passes
 from burnish.compiler.pipeline import graph_phases
-from burnish.compiler.placed import check_memory, check_placement
+from burnish.compiler.placed import check_memory, check_placement, of_devices
 from burnish.compiler.placement.by_cost import by_cost
 from burnish.compiler.precision import check_precision, in_precision
 from burnish.compiler.resolved import check_resolved, resolve
@@ -271,11 +271,12 @@ def _settings(config: CompileConfig | None, fields: Mapping[str, Any]) -> Compil
 
 
 def target_for(target: str | Target, config: CompileConfig) -> Target:
-    """The target by its name, with the threads and for the precision of ``config``.
+    """The target by its name, or of the devices of ``config`` where it is just ``cpu``.
 
-    Raises :class:`~burnish.compiler.errors.TargetError` listing those that are known.
+    It has the threads and is for the precision of ``config``. Raises :class:`~burnish.compiler.errors.TargetError` listing those that are known.
     """
     with wrap_errors(TargetError):
+        target = of_devices(target, config.devices)
         resolved = config.resolved.target if config.resolved is not None else {}
         cpu = resolved_target(target, resolved) if resolved else choose_target(target)
         cpu = cpu.with_threads(config.threads)

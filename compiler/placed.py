@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from burnish.compiler.config import CompileConfig
 from burnish.compiler.errors import ConfigError, wrap_errors
@@ -12,9 +12,25 @@ from burnish.passes.place import AUTO
 from burnish.passes.regions import Region
 from burnish.passes.support import DeviceSupport, Support
 from burnish.targets.choose import Target
-from burnish.targets.hetero import HeteroTarget, Place
+from burnish.targets.hetero import PREFIX, HeteroTarget, Place
 
 CUBLAS, TENSORRT = "cublas", "tensorrt"
+
+
+def of_devices(target: str | Target, devices: Sequence[str]) -> str | Target:
+    """The target of a recipe's devices, where just ``cpu`` or the same is asked.
+
+    Raises :class:`ConfigError` for another.
+    """
+    if not devices:
+        return target
+    found = PREFIX + ",".join(devices)
+    asked = target.strip() if isinstance(target, str) else target.name
+    if asked not in ("cpu", found):
+        raise ConfigError(
+            f"devices are {', '.join(devices)}, and the target is {asked!r}: leave one of them out"
+        )
+    return target if asked == found else found
 
 
 def check_placement(placement: Mapping[str, str], target: Target) -> None:

@@ -79,6 +79,8 @@ def text(config: CompileConfig, *, drop_unnamed: bool, notes: bool = True) -> st
             value = _pass_tables(value, dropped)
         elif item.name in ("placement", "memory"):
             value = dict(value) or None
+        elif item.name == "devices":
+            value = list(value) or None
         elif item.name == "resolved":
             value = None if value is None else value.to_dict()
         elif item.name in SECTIONS:

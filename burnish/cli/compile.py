@@ -87,7 +87,7 @@ def compile(
             {
                 "schema": 1,
                 "model": model,
-                "target": target,
+                "target": compiled.target.name,
                 "artifact": str(path),
                 "bytes": {"params": compiled.params_bytes, "artifact": saved},
                 "report": compiled.report.to_dict(),

@@ -161,6 +161,11 @@ def _check_settings(settings: CompileConfig, target: str) -> None:
             "every rank holds its share of the weights whatever the limits: leave memory out, and "
             "give more devices where a share is too large"
         )
+    if settings.devices:
+        raise ConfigError(
+            "the recipe's devices are those of one executable: leave them out there, and give the "
+            "ranks theirs"
+        )
     if target_for(target, settings).kind != "cpu":
         raise ConfigError(f"ranks run on CPU cores; the target is {target!r}")
 

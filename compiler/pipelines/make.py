@@ -338,6 +338,11 @@ def _check_settings(settings: CompileConfig, target: str) -> None:
         raise ConfigError("a resolved recipe is one model's: give a pipeline its recipe without")
     if settings.threads is not None:
         raise ConfigError("a stage has a thread for each core of its device: give no threads")
+    if settings.devices:
+        raise ConfigError(
+            "the recipe's devices are those of one executable: leave them out there, and give the "
+            "pipeline its own"
+        )
     if target_for(target, settings).kind != "cpu":
         raise ConfigError(f"a pipeline's stages run on CPU cores; the target is {target!r}")
 

@@ -92,7 +92,7 @@ class CostModel:
         target: Target,
         *,
         progress: Progress = lambda done, total, doing: None,
-        timeout: float = 120.0,
+        timeout: float = 300.0,
     ) -> int:
         """Time those that are not known yet; how many there were.
 

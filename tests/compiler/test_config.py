@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from burnish.compiler import pipeline, registry
 from burnish.compiler.config import PRECISIONS, CompileConfig, ExtraPass, TuneConfig
+from burnish.compiler.driver import target_for
 from burnish.compiler.errors import ConfigError
 from burnish.passes.configs import PruneConfig, QuantizeConfig
 from burnish.targets.target import parse_target
@@ -75,6 +76,9 @@ configs = st.builds(
         [(), ("cublas",), ("auto",), ("cublas", "tensorrt"), ("cublas:float32 1x2x3 nn",)]
     ),
     precision=st.sampled_from(PRECISIONS),
+    devices=st.sampled_from([(), ("opencl:0", "cpu")]),
+    placement=st.dictionaries(st.sampled_from(["*", "nn.relu"]), st.sampled_from(["auto", "cpu"])),
+    memory=st.dictionaries(st.sampled_from(["cpu", "opencl:0"]), st.integers(1, 2**40)),
 )
 
 
@@ -266,3 +270,33 @@ def test_registration_refuses_what_it_cannot_use() -> None:
 def test_the_pipeline_has_the_phases_that_passes_may_name() -> None:
     phases = pipeline.graph_phases(parse_target("cpu"), CompileConfig())
     assert tuple(phase.name for phase in phases) == registry.PHASES
+
+
+def test_a_table_of_devices_is_the_target():
+    text = 'schema = 1\n\n[devices]\n"cpu:1" = { memory = "2 kB" }\ncpu = {}\n'
+    config = CompileConfig.from_toml_text(text)
+    assert config.devices == ("cpu:1", "cpu")
+    assert config.memory == {"cpu:1": 2000}
+    assert CompileConfig.from_toml_text(config.to_toml()) == config
+    target = target_for("cpu", config)
+    assert target.name == "hetero:cpu:1,cpu"
+    assert target_for(target, config) == target_for(target.name, config) == target
+    listed = CompileConfig.from_toml_text('schema = 1\ndevices = ["cpu:1", "cpu"]\n')
+    assert (listed.devices, dict(listed.memory)) == (config.devices, {})
+    with pytest.raises(ConfigError, match="devices are cpu:1, cpu, and the target is 'opencl'"):
+        target_for("opencl", config)
+
+
+@pytest.mark.parametrize(
+    ("devices", "message"),
+    [
+        ('devices = "cpu"', "devices must be names"),
+        ("devices = [1]", "devices must be names"),
+        ("[devices]\ncpu = 3", "of the device 'cpu', memory can be said"),
+        ("[devices.cpu]\nspeed = 3", "of the device 'cpu', memory can be said"),
+        ('[devices.cpu]\nmemory = "much"', "memory of 'cpu' must be bytes"),
+    ],
+)
+def test_devices_of_another_form_are_refused(devices, message):
+    with pytest.raises(ConfigError, match=message):
+        CompileConfig.from_toml_text(f"schema = 1\n{devices}\n")
