@@ -259,7 +259,8 @@ def memory_of_devices(value: Any) -> Mapping[str, int]:
                 f"of the device {name!r}, memory can be said, as {{ memory = '8 GB' }}, "
                 f"got {table!r:.80}"
             )
-        found.update({name: size for size in table.values()})
+        if "memory" in table:
+            found[name] = table["memory"]
     return as_memory(found)
 
 

@@ -273,7 +273,8 @@ def _settings(config: CompileConfig | None, fields: Mapping[str, Any]) -> Compil
 def target_for(target: str | Target, config: CompileConfig) -> Target:
     """The target by its name, or of the devices of ``config`` where it is just ``cpu``.
 
-    It has the threads and is for the precision of ``config``. Raises :class:`~burnish.compiler.errors.TargetError` listing those that are known.
+    It has the threads and is for the precision of ``config``. Raises
+    :class:`~burnish.compiler.errors.TargetError` listing those that are known.
     """
     with wrap_errors(TargetError):
         target = of_devices(target, config.devices)
