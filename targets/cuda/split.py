@@ -34,6 +34,7 @@ from burnish.targets.cpu.stages import walk
 from burnish.targets.cuda import tensor_core
 from burnish.targets.cuda.products import sizes_of, takes
 from burnish.targets.cuda.target import CudaTarget
+from burnish.targets.cuda.tiles import tiles_of
 
 _STEP_BYTES, _STEPS = 128, 16
 """Of ``k``: what a kernel takes at once, and the fewest such steps of a part."""
@@ -56,7 +57,7 @@ def parts_of(
     most = min(sizes[3] // (step * _STEPS), _PARTS)
     fitting = [n for n in range(2, most + 1) if extent % (n * step) == 0]
     if not takes(dtype, target):
-        return _filling(fitting, _plain_tiles(sizes), target)
+        return _filling(fitting, tiles_of(sizes, _PLAIN_TILE, _PLAIN_TILE), target)
     known = tensor_core.tiles(target)
     if tensor_core.choose_tile(sizes, target) != known[-1]:
         return 1
@@ -76,10 +77,6 @@ def parts_of(
 def _filling(fitting: Sequence[int], tiles: int, target: CudaTarget) -> int:
     """The most parts that give each multiprocessor a tile at most."""
     return max([n for n in fitting if n * tiles <= target.multiprocessors], default=1)
-
-
-def _plain_tiles(sizes: Sequence[int]) -> int:
-    return sizes[0] * -(-sizes[1] // _PLAIN_TILE) * -(-sizes[2] // _PLAIN_TILE)
 
 
 def rule(layouts: Sequence[_Layout]) -> _Layout:

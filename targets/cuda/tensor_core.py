@@ -28,12 +28,13 @@ from tvm import s_tir, tirx
 from tvm.s_tir.dlight.gpu import matmul as products
 
 from burnish.targets.cuda import mma
-from burnish.targets.cuda.fragments import SIZE, WARP, place_c
+from burnish.targets.cuda.fragments import SIZE, place_c
 from burnish.targets.cuda.products import Form, arrange, find
 from burnish.targets.cuda.target import CudaTarget
+from burnish.targets.cuda.tiles import SUMS_PAD, bind_copy, copy_out, store_sums, tiles_of
 
 _PAD = 16
-"""Bytes that a row of shared memory is longer than its content."""
+"""Bytes that a row of an operand in shared memory is longer than its content."""
 ENOUGH = 100
 """Tiles that keep a large GPU busy."""
 
@@ -53,12 +54,11 @@ class Tile:
     def shared_memory(self) -> int:
         """Bytes of a block, at most: operands of every stage, and sums on their way out."""
         operands = (self.rows + self.columns) * (self.depth + _PAD) * self.stages
-        return operands + self.rows * (self.columns + _PAD // 2) * 4
+        return operands + self.rows * (self.columns + SUMS_PAD) * 4
 
     def count(self, sizes: Sequence[int]) -> int:
         """Tiles of an output of ``batch, rows, columns``."""
-        batch, rows, columns = sizes[:3]
-        return batch * -(-rows // self.rows) * -(-columns // self.columns)
+        return tiles_of(sizes, self.rows, self.columns)
 
 
 TILES = (
@@ -139,7 +139,6 @@ def _laid_out(
         _to_registers(sch, pieces, operand, k1, form, names)
 
     to_output = sch.cache_write(pieces, 0, "shared.dyn")
-    sch.storage_align(to_output, 0, axis=-2, factor=16, offset=8)
     from_registers = sch.cache_write(pieces, 0, "warp")
     sch.reverse_compute_at(from_registers, j1)
     sch.reverse_compute_at(to_output, place)
@@ -148,11 +147,9 @@ def _laid_out(
     start_inner = sch.get_child_blocks(start)[0]
     sch.tensorize(sch.get_loops(start_inner)[-2], names.fill)
     sch.tensorize(sch.get_loops(inner)[-3], names.multiply)
-    sch.tensorize(sch.get_loops(from_registers)[-2], names.store)
+    store_sums(sch, from_registers, names.store)
 
-    products.auto_inline_consumer_chain(sch, to_output)
-    fused = sch.fuse(*sch.get_loops(to_output)[-2:])
-    _bind_copy(sch, fused, tile, 4)
+    copy_out(sch, to_output, tile.warps)
 
     steps = -(-form.sizes[3] // tile_depth)
     late = min(tile.stages, steps) - 1
@@ -176,17 +173,7 @@ def _to_shared(
     products.auto_inline_producers(sch, copy)
     vector = form.matrix.vector
     sch.storage_align(copy, 0, axis=-2, factor=2 * vector, offset=vector)
-    _bind_copy(sch, sch.fuse(*sch.get_loops(copy)[-2:]), tile, form.vectors[operand])
-
-
-def _bind_copy(sch: s_tir.Schedule, loop: Any, tile: Tile, vector: int) -> None:
-    """A loop over elements by all threads of a block, ``vector`` neighbours each at a time."""
-    down, across = tile.warps
-    _, z, y, x, lanes = sch.split(loop, [None, down, across, WARP, vector])
-    sch.bind(z, "threadIdx.z")
-    sch.bind(y, "threadIdx.y")
-    sch.bind(x, "threadIdx.x")
-    sch.vectorize(lanes)
+    bind_copy(sch, copy, tile.warps, form.vectors[operand])
 
 
 def _to_registers(

@@ -22,11 +22,11 @@ from tvm import s_tir, tirx
 from tvm.s_tir.dlight.gpu import matmul as products
 from tvm.tirx import BufferStore
 
-from burnish.targets.cuda import warpgroup
-from burnish.targets.cuda.fragments import WARP
 from burnish.targets.cuda.products import Form, arrange, find
 from burnish.targets.cuda.target import CudaTarget
+from burnish.targets.cuda.tiles import bind_copy, copy_out, store_sums, tiles_of
 from burnish.targets.cuda.warpgroup import DTYPES, ROWS, WARPS, Group, place_c, swizzled
+from burnish.targets.cuda.warpgroup_intrinsics import intrinsics
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,7 @@ class Tile:
 
     def count(self, sizes: Sequence[int]) -> int:
         """Tiles of an output of ``batch, rows, columns``."""
-        batch, rows, columns = sizes[:3]
-        return batch * -(-rows // self.rows) * -(-columns // self.columns)
+        return tiles_of(sizes, self.rows, self.columns)
 
 
 TILES = (Tile(128, 128, 3), Tile(64, 128, 4), Tile(64, 64, 4))
@@ -81,7 +80,7 @@ def emit(func: tirx.PrimFunc, target: CudaTarget) -> tirx.PrimFunc | None:
 def laid_out(sch: s_tir.Schedule, main: Any, form: Form, tile: Tile) -> tirx.PrimFunc:
     """The kernel in tiles of that size."""
     group = Group(form.matrix.dtype, tile.columns, form.columns_last)
-    names = warpgroup.intrinsics(group)
+    names = intrinsics(group)
     depth = group.depth
     arrange(sch, main, form, (tile.rows, tile.columns, depth))
 
@@ -112,14 +111,9 @@ def laid_out(sch: s_tir.Schedule, main: Any, form: Form, tile: Tile) -> tirx.Pri
     start_inner = sch.get_child_blocks(start)[0]
     sch.tensorize(sch.get_loops(start_inner)[-2], names.fill)
     sch.tensorize(sch.get_loops(inner)[-3], names.multiply)
-    stored = f"{sch.get(from_registers).name_hint}_o"
-    sch.tensorize(sch.get_loops(from_registers)[-2], names.store)
-    # Only now: an intrinsic keeps no notes of the block that it stands for.
-    sch.storage_align(sch.get_sblock(stored), 0, axis=-2, factor=16, offset=8)
+    store_sums(sch, from_registers, names.store)
 
-    products.auto_inline_consumer_chain(sch, to_output)
-    fused = sch.fuse(*sch.get_loops(to_output)[-2:])
-    _bind_copy(sch, fused, tile, 4)
+    copy_out(sch, to_output, (tile.groups, WARPS))
 
     late = min(tile.stages, -(-form.sizes[3] // depth)) - 1
     if late:
@@ -146,18 +140,8 @@ def _to_shared(
         half = zero if n == depth else column % n // depth
         return [s, column // n, row // depth, half, row % depth, column % depth]
 
-    fused = sch.fuse(*sch.get_loops(copy)[-2:])
-    _bind_copy(sch, fused, tile, vector)
+    bind_copy(sch, copy, (tile.groups, WARPS), vector)
     sch.transform_layout(copy, ("write", 0), in_rows)
-
-
-def _bind_copy(sch: s_tir.Schedule, loop: Any, tile: Tile, vector: int) -> None:
-    """A loop over elements by all threads of a block, ``vector`` neighbours each at a time."""
-    _, z, y, x, lanes = sch.split(loop, [None, tile.groups, WARPS, WARP, vector])
-    sch.bind(z, "threadIdx.z")
-    sch.bind(y, "threadIdx.y")
-    sch.bind(x, "threadIdx.x")
-    sch.vectorize(lanes)
 
 
 def _with_pieces_exchanged(func: tirx.PrimFunc, group: Group) -> tirx.PrimFunc:

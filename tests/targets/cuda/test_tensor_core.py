@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import ml_dtypes
 import numpy as np
@@ -46,14 +47,18 @@ quick_kinds = pytest.mark.parametrize(
 )
 
 
-def compiled(func: tirx.PrimFunc, target: CudaTarget) -> nvrtc.Code:
-    """The kernel as scheduled, as machine code."""
+def source_of(func: tirx.PrimFunc, target: CudaTarget) -> str:
+    """The kernel as scheduled, in CUDA C++."""
     asynchronous = {"tirx.use_async_copy": target.capability >= 80}
     with target.tvm(), tvm.transform.PassContext(config=asynchronous):
         mod = tvm.IRModule({"product": func})
         built = tvm.tirx.build(mod, target=target.tvm(), pipeline=PIPELINE)
-    source = prepared(built.imports[0].inspect_source("cuda"))
-    return nvrtc.compile_source(source, target.arches[0])
+    return prepared(built.imports[0].inspect_source("cuda"))
+
+
+def compiled(func: tirx.PrimFunc, target: CudaTarget) -> nvrtc.Code:
+    """The same as machine code."""
+    return nvrtc.compile_source(source_of(func, target), target.arches[0])
 
 
 @pytest.mark.parametrize(
@@ -81,6 +86,22 @@ def test_a_product_runs_on_tensor_cores_and_keeps_its_sums_in_registers(
     whole = shape == (128, 256, 192) and target.capability >= 80
     if dtype in ("float16", "bfloat16"):
         assert (kernel.count("LDGSTS") > 0) == whole
+
+
+@pytest.mark.parametrize(("dtype", "target", "sums"), [("float16", TARGET, "float"),
+                                                       ("int8", OLDER, "int")])  # fmt: skip
+def test_rows_of_shared_memory_begin_in_other_banks(dtype, target, sums):
+    """A row of the sums, and of an operand, is no multiple of the 32 banks of 4 bytes: the row that
+    a thread stores to, or names for ``ldmatrix``, moves by its content and 32 or 16 bytes."""
+    func = tensor_core.emit(product(64, 64, 256, dtype=dtype), target)
+    tile = tensor_core.choose_tile((1, 64, 64, 256), target)
+    source = source_of(func, target)
+    (store,) = (line for line in source.split("\n") if f"(({sums}*)buf_dyn_shmem_ptr)[" in line)
+    (row,) = re.findall(r"\(int\)threadIdx\.x\) >> 2\) \* (\d+)", store)
+    assert int(row) == tile.columns + 8
+    wide = {int(n) for n in re.findall(r"\(int\)threadIdx\.x\) & 15\) \* (\d+)", source)}
+    element = 2 if dtype == "float16" else 1
+    assert wide == {(tile.depth + 16) // element}
 
 
 @pytest.mark.heavy
