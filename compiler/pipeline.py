@@ -70,7 +70,7 @@ def graph_phases(target: Target, config: CompileConfig) -> tuple[Phase, ...]:
             ("clean", _clean()),
             ("prune", (PruneWeights(config.prune),) if config.prune else ()),
             ("quantize", (QuantizeWeights(config.quantize),) if config.quantize else ()),
-            ("precision", _narrow(target, config.precision)),
+            ("precision", narrowing(target, config.precision)),
             ("partition", _partition(target, config)),
             ("lower", _lower(target, config)),
             ("fuse", _fuse(target)),
@@ -92,8 +92,12 @@ def _clean() -> tuple[Pass, ...]:
     )
 
 
-def _narrow(target: Target, precision: str) -> tuple[Pass, ...]:
+def narrowing(target: Target, precision: str) -> tuple[Pass, ...]:
+    """Weights as CPUs store them; of a model over CPUs and others, in the CPUs' regions alone."""
     stored = STORED[precision]
+    if isinstance(target, HeteroTarget):
+        own = all(isinstance(one.target, CpuTarget) and not one.backend for one in target.places)
+        return narrowing(target.host, precision) if own else ()
     if stored is None or not isinstance(target, CpuTarget):
         return ()
     return (NarrowWeights(stored, target.lanes),)
@@ -150,7 +154,7 @@ def _lower_region(place: Place, config: CompileConfig) -> tuple[Pass, ...]:
     if place.backend:
         offload = OffloadRegions(backend_of(place), whole=True)
         return (offload, DropUnusedWeights(), *_lower(place.target, config))
-    return _lower(place.target, config)
+    return (*narrowing(place.target, config.precision), *_lower(place.target, config))
 
 
 def _contractions_cpu(target: CpuTarget, config: CompileConfig) -> tuple[Pass, ...]:

@@ -29,16 +29,38 @@ _CONVERTS_FLOAT16 = {"f16c", "avx512f", "neon", "fullfp16"}
 def in_precision(precision: str, target: Target) -> Target:
     """``target`` that computes in a precision it was checked for."""
     from burnish.targets.cuda.target import CudaTarget
+    from burnish.targets.hetero import HeteroTarget, Single
 
-    return replace(target, tf32=precision == "tf32") if isinstance(target, CudaTarget) else target
+    def single(one: Single) -> Single:
+        return replace(one, tf32=precision == "tf32") if isinstance(one, CudaTarget) else one
+
+    return target.with_targets(single) if isinstance(target, HeteroTarget) else single(target)
 
 
 def check_precision(precision: str, target: Target) -> None:
-    """Raise :class:`ConfigError` where ``target`` lacks the instructions of a precision."""
+    """Raise :class:`ConfigError` where ``target`` lacks the instructions of a precision.
+
+    Of several devices one of the precision's kind is enough: the others compute in the model's
+    own types.
+    """
     from burnish.targets.cpu import dots
     from burnish.targets.cuda.target import CudaTarget
+    from burnish.targets.hetero import HeteroTarget
     from burnish.targets.target import CpuTarget
 
+    if isinstance(target, HeteroTarget) and precision != "fp32":
+        kind = CudaTarget if precision == "tf32" else CpuTarget
+        own = [one for one in target.places if isinstance(one.target, kind) and not one.backend]
+        if not own:
+            what = "a GPU of CUDA" if kind is CudaTarget else "a CPU"
+            raise ConfigError(
+                f"precision={precision!r} is for {what}, and the devices of {target.name!r} are "
+                "others, which compute in the model's own types: leave precision out, or give the "
+                "model in two bytes, as model.half()"
+            )
+        for one in own:
+            check_precision(precision, one.target)
+        return
     if precision == "tf32":
         if not isinstance(target, CudaTarget) or target.capability < 80:
             raise ConfigError(

@@ -158,8 +158,13 @@ class HeteroTarget:
                 f"the devices of {self.name!r} are cores, and each runs one thread: leave threads "
                 "out, or name other cores"
             )
-        made = [replace(one, target=one.target.with_threads(threads)) for one in self.places]
-        return replace(self, described=tuple(map(_described, made)), threads=threads)
+        made = self.with_targets(lambda one: one.with_threads(threads))
+        return replace(made, threads=threads)
+
+    def with_targets(self, changed: Callable[[Single], Single]) -> HeteroTarget:
+        """The same devices, the target of each ``changed``."""
+        made = [replace(one, target=changed(one.target)) for one in self.places]
+        return replace(self, described=tuple(map(_described, made)))
 
 
 def parse_hetero(text: str) -> HeteroTarget:

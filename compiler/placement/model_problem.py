@@ -12,7 +12,7 @@ from tvm import relax
 from burnish.compiler.config import CompileConfig
 from burnish.compiler.errors import ConfigError, wrap_errors
 from burnish.compiler.optimizer import lowered
-from burnish.compiler.pipeline import graph_phases
+from burnish.compiler.pipeline import graph_phases, narrowing
 from burnish.compiler.placed import seconds_of, supports
 from burnish.compiler.placement.costs import CostModel, OperatorTime
 from burnish.compiler.placement.groups import Group, group_key, group_module, groups_of
@@ -162,6 +162,8 @@ def _why_not(group: Group, support: Support) -> str:
 
 def _operators(mod: tvm.IRModule, place: Place, config: CompileConfig) -> Operators:
     try:
+        for step in narrowing(place.target, config.precision):
+            mod = step(mod)
         return operators_of(lowered(mod, place.target, graph_phases(place.target, config)))
     except ValueError as error:
         raise ConfigError(f"placement by cost: {error}") from error
