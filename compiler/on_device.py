@@ -56,11 +56,7 @@ class OnDevices:
     ) -> None:
         self._library, self._memories = library, list(memories)
         self._main = self.machine()["main"]
-        put = [
-            value if place == 0 else value.copyto(memories[place])
-            for value, place in zip(weights, places, strict=True)
-        ]
-        self._weights = tvm_ffi.convert(put)
+        self._weights = tvm_ffi.convert(put(weights, memories, places))
 
     def machine(self) -> tvm.runtime.Module:
         """A virtual machine of its own for the library and these devices."""
@@ -69,3 +65,15 @@ class OnDevices:
     def __call__(self, *arguments: Any) -> Any:
         """Outputs on the host, for inputs there; the last argument, the weights, is not read."""
         return self._main(*arguments[:-1], self._weights)
+
+
+def put(
+    weights: Sequence[tvm.runtime.Tensor],
+    memories: Sequence[tvm.runtime.Device],
+    places: Sequence[int],
+) -> list[tvm.runtime.Tensor]:
+    """Each weight in the memory that it is for."""
+    return [
+        value if place == 0 else value.copyto(memories[place])
+        for value, place in zip(weights, places, strict=True)
+    ]

@@ -61,6 +61,7 @@ def profile(
     no_fold: options.NoFold = False,
     keep_all: options.KeepAll = False,
     exact_conv: options.ExactConv = False,
+    place: options.Place = None,
     register: options.Register = None,
     json: options.Json = False,
     verbose: options.Verbose = False,
@@ -76,6 +77,8 @@ def profile(
     * `burnish profile net.burnish --calls --least 0`
 
     * `burnish profile zoo:magika --quantize int8 --out magika-profile`
+
+    * `burnish profile net.onnx --target hetero:opencl:0,cpu --place matmul=cpu`
     """
     share = _share(least)
     folder = None if out is None else absolute(out)
@@ -84,8 +87,9 @@ def profile(
         for name in FILES:
             check_writable(folder / name)
     settings = Settings(
-        recipe, prune, quantize, precision, None, threads, no_fold, keep_all, register, exact_conv
-    )
+        recipe, prune, quantize, precision, None, threads, no_fold, keep_all, register, exact_conv,
+        place=place,
+    )  # fmt: skip
     compiled, inputs = _opened(model, settings, target, dynamic, input, seed)
     from burnish.compiler.profile.run import profile as measure
     from burnish.compiler.profile.table import print_profile

@@ -112,6 +112,19 @@ def external(name: str, arguments: Sequence[Sequence[int] | int]) -> Kernel:
     return Kernel(name, (name,), "external", "", shapes, None, None, None, (0,) * len(shapes), 0)
 
 
+MOVES = "move"
+
+
+def move(name: str, arguments: Sequence[Sequence[int] | int]) -> Kernel:
+    """The record of a move of a tensor (its shape and bytes) from one memory to another."""
+    shape, size = arguments
+    if isinstance(shape, int) or not isinstance(size, int):
+        raise ValueError(f"{name}: a move is of a shape and bytes, got {arguments!r}")
+    return Kernel(
+        name, (MOVES,), MOVES, "", (tuple(shape), "bytes"), None, None, None, (size, 0), 0
+    )
+
+
 def _optional(amount: Amount | None, sizes: Mapping[str, int]) -> int | None:
     return None if amount is None else value_of(amount, sizes)
 

@@ -109,11 +109,12 @@ def _draw(axes: Any, box: Box, levels: int, colours: Any, profile: Profile) -> N
         _label(axes, box, box.depth, 1, [f"{label}  {f.ms(box.width)} ms", label])
         return
     share = box.line.of_limit
-    colour = colours(min(1.0, share))
+    colour = colours(min(1.0, share)) if box.line.bound else PAPER
     _rectangle(axes, box, levels, KERNEL_ROWS, colour)
-    ink = "white" if share < DARK else INK
+    ink = "white" if box.line.bound and share < DARK else INK
     name = box.label
-    labels = [f"{name}  {share:.0%}", name, name.split(" ")[0]]
+    told = f"{name}  {share:.0%}" if box.line.bound else f"{name}  {box.line.device}"
+    labels = [told, name, name.split(" ")[0]]
     _label(axes, box, levels, KERNEL_ROWS, labels, ink)
 
 
@@ -169,10 +170,9 @@ def _frame(figure: Any, axes: Any, profile: Profile, colours: Any, inches: float
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
-    title = (
-        f"{profile.model}: {f.ms(profile.whole_ms)} ms a call, "
-        f"{profile.of_limit:.0%} of the machine's limit at its best"
-    )
+    title = f"{profile.model}: {f.ms(profile.whole_ms)} ms a call"
+    if profile.limited:
+        title += f", {profile.of_limit:.0%} of the machine's limit at its best"
     figure.text(MARGIN, 1 - 0.3 / inches, title, fontsize=12, color=INK, va="center")
     for spine in axes.spines.values():
         spine.set_visible(False)

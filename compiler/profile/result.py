@@ -24,7 +24,9 @@ class Line:
     the runs of middle length, half of all, which adds up; ``best_ms`` is the least. Rates and
     shares of the limit are by the least, as a limit asks for. ``limit_ms`` is the larger of
     operations over the machine's peak for ``dtype`` and bytes over its memory bandwidth;
-    ``bound`` says which.
+    ``bound`` says which. Of a kernel that is not the CPU's, and of a move between memories, no
+    limit is known: it is 0, and ``bound`` empty. ``device`` is the memory that it works in, of a
+    move the one that it goes to; empty in a model of one device.
     """
 
     kernel: str
@@ -40,6 +42,7 @@ class Line:
     work: Work
     limit_ms: float
     bound: str
+    device: str = ""
 
     @property
     def gflops(self) -> float | None:
@@ -101,7 +104,8 @@ def _sum(group: list[Line]) -> Line:
         best_ms=sum(line.best_ms for line in group),
         work=total_work(line.work for line in group),
         limit_ms=sum(limits.values()),
-        bound=max(limits, key=lambda kind: limits[kind]),
+        bound=max(limits, key=lambda kind: limits[kind]) if first.bound else "",
+        device=first.device,
     )
 
 
@@ -177,15 +181,28 @@ class Profile:
     @property
     def limit_ms(self) -> float:
         """The call's least time: all operations at their peaks, or weights, inputs and outputs
-        moved once. Kernels' limits add up to more: they move activations too."""
+        moved once. Kernels' limits add up to more: they move activations too. Where the call is
+        not ``limited``, it is that of the CPU's part."""
         compute = sum(
-            limit_of(_unmoved(line.work), line.dtype, self.peaks)[0] for line in self.calls
+            limit_of(_unmoved(line.work), line.dtype, self.peaks)[0]
+            for line in self.calls
+            if line.bound
         )
         return max(compute, self.peaks.memory_ms(self.io_bytes))
 
     @property
     def of_limit(self) -> float:
         return self.limit_ms / self.whole_best_ms
+
+    @property
+    def several(self) -> bool:
+        """Whether it is of a model over several devices."""
+        return any(line.device for line in self.calls)
+
+    @property
+    def limited(self) -> bool:
+        """Whether the limit is that of the whole call: all of its kernels are the CPU's."""
+        return all(line.bound for line in self.calls)
 
     def table(self, *, least: float = 0.02, calls: bool = False) -> Table:
         """One line a kernel, or with ``calls`` one a call in order; what takes less than

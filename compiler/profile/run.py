@@ -18,11 +18,12 @@ from burnish.compiler.compiled import Compiled
 from burnish.compiler.errors import ConfigError, TargetError
 from burnish.compiler.measure import MeasureService, describe_machine
 from burnish.compiler.measure.load import LoadMeter
-from burnish.compiler.profile.kernel import Kernel, external
+from burnish.compiler.profile.kernel import MOVES, Kernel, external, move
 from burnish.compiler.profile.recorder import BUILTIN
 from burnish.compiler.profile.result import Line, Profile, limit_of
 from burnish.compiler.profile.runner import ProfileRunner
 from burnish.passes.module_paths import module_paths
+from burnish.targets.hetero import HeteroTarget
 from burnish.targets.target import CpuTarget
 
 NAME = "profile"
@@ -45,16 +46,31 @@ def profile(
     end early, never before the third, after ``budget_s`` seconds. ``peaks`` are the machine's,
     measured once and kept by default.
 
-    Raises TargetError for a model that is not for CPUs, ConfigError where there are no inputs or
-    kernel records, MeasureError where there is no
-    C compiler or the calls fail.
+    Of a model over several devices each kernel says in which memory it works, and moves between
+    memories are lines of their own.
+
+    Raises TargetError for a model of one device that is no CPU, and for one whose devices work at
+    the same time, ConfigError where there are no inputs or kernel records, MeasureError where
+    there is no C compiler or the calls fail.
     """
-    if not isinstance(compiled.target, CpuTarget):
+    target = compiled.target
+    several = isinstance(target, HeteroTarget)
+    if isinstance(target, HeteroTarget) and target.concurrent:
         raise TargetError(
-            f"a profile is of kernels on the CPU, and the model is built for "
-            f"{compiled.target.name!r}: profile it built for 'cpu', or time it with compare",
+            f"the devices of {target.name!r} work at the same time, so that times of kernels add "
+            "up to no call: profile the model built for 'cpu', or time it with compare",
             stage="profile",
         )
+    if not several and not isinstance(target, CpuTarget):
+        raise TargetError(
+            f"a profile of one device is of kernels on the CPU, and the model is built for "
+            f"{target.name!r}: profile it built for 'hetero:{target.kind}:0', or for 'cpu', or "
+            "time it with compare",
+            stage="profile",
+        )
+    why = target.why_not_here()
+    if why:
+        raise TargetError(f"a profile runs the model here, and {why}", stage="profile")
     given = _inputs(compiled, inputs)
     if not compiled.kernels:
         raise ConfigError("the model has no kernel records: compile it again with this version")
@@ -77,8 +93,9 @@ def profile(
     whole = np.asarray(found["whole"])
     spent = (stamps[:, :, 1] - stamps[:, :, 0]) / 1e6
     builtin = np.asarray([event[0].startswith(BUILTIN) for event in events], bool)
-    middle = _middle_half(spent.sum(axis=1))
-    lines = _lines(compiled.kernels, events, spent, middle, limits)
+    leaves = np.asarray([not event[4] for event in events], bool)
+    middle = _middle_half(spent[:, leaves].sum(axis=1))
+    lines = _lines(compiled.kernels, events, spent, middle, limits, several)
     return Profile(
         model=name,
         calls=tuple(lines),
@@ -125,16 +142,23 @@ def _lines(
     spent: np.ndarray,
     middle: np.ndarray,
     peaks: Peaks,
+    several: bool,
 ) -> Iterable[Line]:
-    places = [place for place, event in enumerate(events) if not event[0].startswith(BUILTIN)]
+    places = [
+        place
+        for place, (name, *_, inner) in enumerate(events)
+        if not name.startswith(BUILTIN) and not inner
+    ]
     paths = module_paths([_named(events[place]) for place in places])
     for place, path in zip(places, paths, strict=True):
-        name, arguments, _ = events[place]
+        name, arguments, _, device, _ = events[place]
         kernel = kernels.get(name)
         if kernel is None:
-            kernel = external(name, arguments)
+            kernel = move(name, arguments) if " to " in name else external(name, arguments)
         work = kernel.work(arguments)
         limit, bound = limit_of(work, kernel.dtype, peaks)
+        if several and (not device.startswith("cpu") or kernel.rule == MOVES):
+            limit, bound = 0.0, ""
         yield Line(
             kernel=name,
             operators=kernel.operators,
@@ -149,6 +173,7 @@ def _lines(
             work=work,
             limit_ms=limit,
             bound=bound,
+            device=device if several else "",
         )
 
 
@@ -159,7 +184,9 @@ def _named(event: Sequence[Any]) -> tuple[str, ...]:
 def _weight_bytes(compiled: Compiled, events: Sequence[Any]) -> int:
     """Bytes of the weights that a call reads: of tables, the rows looked up."""
     read: dict[str, int] = {}
-    for name, arguments, weights in events:
+    for name, arguments, weights, device, _ in events:
+        if not device.startswith("cpu"):  # there is no limit of others
+            continue
         kernel = compiled.kernels.get(name) if any(weights) else None
         for weight, count in zip(
             weights, kernel.read_of(arguments) if kernel else (), strict=False

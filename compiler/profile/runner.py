@@ -47,7 +47,7 @@ class ProfileRunner(ArtifactRunner):
 
         def call() -> dict[str, Any]:
             stamps, whole = self._rounds(lambda: compiled(*inputs), recorder.take)
-            events = [[e.name, e.arguments, e.weights] for e in recorder.events]
+            events = [[e.name, e.arguments, e.weights, e.device, e.inner] for e in recorder.events]
             found = {"events": _packed(events), "stamps": np.stack(stamps), "whole": whole}
             return {**found, "io_bytes": moved}
 

@@ -12,6 +12,10 @@ from burnish.compiler.report import figures as f
 
 WIDTH = 170
 KERNEL_WIDTH, CELL_WIDTH = 38, 26
+SEVERAL = (
+    "device: the memory that a kernel works in, or that a move goes to; each is waited for, where "
+    "a call without a profile goes on; limits are known of the CPU's kernels alone"
+)
 GOOD, POOR = 0.7, 0.35
 """Shares of the limit from which a line is green, and below which it is red."""
 
@@ -24,6 +28,9 @@ def profile_table(profile: Profile, *, least: float = 0.02, calls: bool = False)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("kernel", overflow="ellipsis", max_width=KERNEL_WIDTH, no_wrap=True)
     table.add_column("operators", overflow="ellipsis", max_width=CELL_WIDTH, no_wrap=True)
+    several = profile.several
+    if several:
+        table.add_column("device", no_wrap=True)
     table.add_column("module", overflow="ellipsis", max_width=CELL_WIDTH, no_wrap=True)
     table.add_column("result", no_wrap=True)
     for name in ("calls", "ms", "share", "GFLOP/s", "GB/s", "of limit"):
@@ -31,26 +38,28 @@ def profile_table(profile: Profile, *, least: float = 0.02, calls: bool = False)
     table.add_column("bound", no_wrap=True)
     table.add_column("rule", no_wrap=True)
     for line in shown:
-        table.add_row(*_cells(profile, line))
+        table.add_row(*_cells(profile, line, several))
     if rest:
         count = len(rest)
         label = f"{count} other{'s' if count > 1 else ''}, each under {100 * least:g} %"
-        table.add_row(*_summed(profile, rest, label))
+        table.add_row(*_summed(profile, rest, label, several))
     table.add_section()
     table.add_row(
         "between kernels",
-        *[""] * 4,
+        *[""] * (4 + several),
         f.ms(profile.between_ms),
         f"{profile.between_ms / profile.total_ms:.1%}",
     )
-    table.add_row(*_summed(profile, list(profile.calls), "in all", whole=True), style="bold")
+    total = _summed(profile, list(profile.calls), "in all", several, whole=True)
+    table.add_row(*total, style="bold")
     return table
 
 
-def _cells(profile: Profile, line: Line) -> list[str | Text]:
+def _cells(profile: Profile, line: Line, several: bool) -> list[str | Text]:
     return [
         line.kernel,
         ", ".join(line.operators) or f.MISSING,
+        *([line.device] if several else []),
         ".".join(line.path) or f.MISSING,
         "x".join(map(str, line.shapes[-1])) if line.shapes else f.MISSING,
         f.count(line.calls),
@@ -58,14 +67,14 @@ def _cells(profile: Profile, line: Line) -> list[str | Text]:
         f"{profile.share(line):.1%}",
         f.MISSING if line.gflops is None else f.digits(line.gflops),
         f.digits(line.gbytes),
-        _of_limit(line.of_limit),
+        _of_limit(line.of_limit) if line.bound else f.MISSING,
         line.bound,
         line.rule,
     ]
 
 
 def _summed(
-    profile: Profile, lines: list[Line], label: str, *, whole: bool = False
+    profile: Profile, lines: list[Line], label: str, several: bool, *, whole: bool = False
 ) -> list[str | Text]:
     work = total_work(line.work for line in lines)
     best = profile.whole_best_ms if whole else sum(line.best_ms for line in lines)
@@ -73,13 +82,13 @@ def _summed(
     ms = profile.total_ms if whole else sum(line.ms for line in lines)
     return [
         label,
-        *[""] * 3,
+        *[""] * (3 + several),
         f.count(sum(line.calls for line in lines)),
         f.ms(ms),
         f"{ms / profile.total_ms:.1%}",
         f.digits((work.operations or 0) / best / 1e6),
         f.digits((profile.io_bytes if whole else work.bytes) / best / 1e6),
-        _of_limit(limit / best),
+        _of_limit(limit / best) if profile.limited or not whole else f.MISSING,
     ]
 
 
@@ -95,10 +104,11 @@ def notes(profile: Profile) -> list[str]:
         f"int8 {peaks.int8:.0f}" if peaks.int8 else "",
         f"bf16 {peaks.bf16:.0f}" if peaks.bf16 else "",
     ]
+    limit = "its limit" if profile.limited else "the limit of its CPU's part"
     rates = ", ".join([f"fp32 {peaks.fp32:.0f}", *filter(None, other)])
     return [
         f"{profile.model}: a call takes {f.ms(profile.whole_ms)} ms (median; best "
-        f"{f.ms(profile.whole_best_ms)}), its limit is {f.ms(profile.limit_ms)} ms; kernels timed "
+        f"{f.ms(profile.whole_best_ms)}), {limit} is {f.ms(profile.limit_ms)} ms; kernels timed "
         f"in {profile.runs} calls; of the time between kernels the virtual machine's own functions "
         f"took {f.ms(profile.machine_ms)} ms",
         f"limit: the larger of operations / {rates} GFLOP/s and bytes / {peaks.read:.0f} GB/s "
@@ -106,6 +116,7 @@ def notes(profile: Profile) -> list[str]:
         "best time; ms is the mean of the middle half of the calls",
         "GB/s: inputs, weights and outputs of a kernel once; what is still in a cache moves faster "
         "than memory, so a share can exceed 100 %",
+        *([SEVERAL] if profile.several else []),
         f.machine_line(profile.machine),
     ]
 

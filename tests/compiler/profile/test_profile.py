@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import tvm
-from small_nets import Block, Classifier, made
+from rich.console import Console
+from small_nets import Block, Classifier, Mlp, made
 from torch import nn
 
 import burnish
 from burnish.compiler.bench.peaks import Peaks
-from burnish.compiler.errors import ConfigError, MeasureError
+from burnish.compiler.errors import ConfigError, MeasureError, TargetError
 from burnish.compiler.profile.recorder import Recorder
 from burnish.compiler.profile.run import _middle_half
+from burnish.compiler.profile.table import WIDTH, print_profile
 from burnish.compiler.report.files import finite
+from opencl_support import require_device
 
 PEAKS = Peaks(2, 200.0, None, None, 40.0)
 
@@ -81,6 +85,40 @@ def test_a_profile_leaves_the_model_as_it_was(tmp_path: Path):
     assert [line.operators for line in found.calls] == [("gemm", "add")]
     assert compiled.path is None
     assert torch.equal(compiled(torch.ones(1, 4)), before)
+
+
+def test_kernels_of_several_devices_and_the_moves_between_them(tmp_path):
+    require_device()
+    net, x = made(Mlp), torch.randn(6, 20)
+    placement = {"matmul": "cpu", "*": "opencl:0"}
+    compiled = burnish.compile(net, (x,), target="hetero:opencl:0,cpu", placement=placement)
+    found = burnish.profile(compiled, rounds=1, peaks=PEAKS)
+    moves = ["cpu:0 to opencl:0", "opencl:0 to cpu:0"]
+    assert [line.kernel for line in found.calls if line.rule == "move"] == 2 * moves
+    told = [(line.device, line.operators[0]) for line in found.calls if line.rule != "move"]
+    assert told == 2 * [("cpu:0", "gemm"), ("opencl:0", "add")]
+    assert found.calls[1].work.bytes == 6 * 32 * 4
+    assert [bool(line.bound) for line in found.calls] == 2 * [True, False, False, False]
+    assert found.calls[0].path == ("0",)
+    assert not found.limited
+    shown = Console(width=WIDTH, record=True, file=StringIO())
+    print_profile(found, shown, least=0)
+    assert "waited for" in shown.export_text()
+    found.draw(tmp_path / "profile.svg")
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("hetero:cpu@0,cpu@1", "work at the same time"),
+        ("hetero:opencl:9,cpu", "a profile runs the model here, and no device opencl:9"),
+        ("opencl", "profile it built for 'hetero:opencl:0'"),
+    ],
+)
+def test_devices_without_a_profile(target, message):
+    compiled = burnish.compile(nn.Tanh().eval(), (torch.ones(1, 4),), target=target)
+    with pytest.raises(TargetError, match=message):
+        burnish.profile(compiled)
 
 
 def test_refusals():
