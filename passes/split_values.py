@@ -41,6 +41,15 @@ class Parts:
         self.name = ""
         self.kind: type[relax.Var] = relax.Var
 
+    def begin(self, kind: type[relax.Var]) -> None:
+        """A new block, of variables of a ``kind``."""
+        self.block, self.whole, self.kind = [], {}, kind
+
+    def parameters(self) -> dict[tuple[str, Split | None], relax.Var]:
+        """Of the weights that were read, by name and part, in the order of the whole graph's."""
+        order = {name: at for at, name in enumerate(self.weights)}
+        return dict(sorted(self.held.items(), key=lambda item: order[item[0][0]]))
+
     def is_weight(self, expr: relax.Expr) -> bool:
         if not isinstance(expr, relax.Var) or expr in self.values:
             return False
