@@ -19,15 +19,15 @@ one in the pipeline only. Throughput is the median over the rounds; times of a m
 quiet are marked ``?``. Each of the two-core forms is set beside the one core of its own round.
 
 ``scale`` says by simulation, from the times of the operators, what up to 64 such cores would do
-with ``MANY`` micro-batches over links of three kinds.
+with 512 micro-batches over links of three kinds.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -38,36 +38,27 @@ from typing import Any
 
 import numpy as np
 
-MODELS = {"resnet50": "ResNet-50", "bert-base": "BERT-base, 128 tokens",
-          "smollm2": "SmolLM2-135M prefill, 128 tokens"}  # fmt: skip
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from pipeline_models import MODELS, problem_of, write_row
+from pipeline_scaling import scaled
+from pipeline_servers import Server
+
 FORMS = ("one core", "pipeline", "two threads", "two copies")
 CORES = (0, 1)
-COUNTS, MANY = (1, 2, 4, 8, 16, 32, 64), 512
-LINKS = {
-    "shared memory": (1e-4, 2e10),
-    "10 Gbit/s Ethernet": (5e-5, 1.1e9),
-    "1 Gbit/s Ethernet": (1e-4, 1.1e8),
-}
-"""Seconds of latency, and bytes a second."""
 FOLDER = Path("build/pipeline-bench")
 RESULTS = Path(__file__).parent / "results"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("what", choices=("costs", "prepare", "measure", "scale", "serve"))
+    parser.add_argument("what", choices=("costs", "prepare", "measure", "scale"))
     parser.add_argument("--model", action="append", choices=MODELS, help="all by default")
     parser.add_argument("--folder", type=Path, default=FOLDER)
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4.0, help="of a form in a round")
-    parser.add_argument("--artifact", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--inputs", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--cores", default="", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.what == "serve":
-        serve(options.artifact, options.inputs, tuple(map(int, options.cores.split(","))))
-        return 0
     for name in options.model or MODELS:
         if options.what == "costs":
             costs(name)
@@ -82,47 +73,10 @@ def main() -> int:
 
 def costs(name: str) -> None:
     """Time the operators that are not known yet, on one core."""
-    import os
-
     os.sched_setaffinity(0, CORES[:1])
     problem = problem_of(name)
     whole = sum(next(iter(node.seconds.values())) for node in problem.nodes)
     print(f"{name}: {len(problem.nodes)} groups, {1e3 * whole:.2f} ms together")
-
-
-def problem_of(name: str) -> Any:
-    """The model on one core, by the measured times of its operators."""
-    from burnish import import_model
-    from burnish.compiler.pipelines.core_sets import CoreSet
-    from burnish.compiler.pipelines.costs import stage_problem
-    from burnish.compiler.pipelines.make import cleaned
-    from burnish.models import bench_nets
-
-    graph = cleaned(import_model(*bench_nets.load(name)))
-    return stage_problem(graph, [CoreSet("cpu@0", (0,))], said=print)
-
-
-def scaled(name: str, out: Path) -> None:
-    """Write ``pipeline-scaling.json`` with the model."""
-    from burnish.compiler.placement.simulate import scaling
-
-    problem = problem_of(name)
-    alone = sum(node.seconds["cpu@0"] for node in problem.nodes)
-    rows = []
-    for link, (latency, rate) in LINKS.items():
-        found = scaling(
-            problem, "cpu@0", [n for n in COUNTS if n <= len(problem.nodes)],
-            micro_batches=MANY, latency_seconds=latency, bytes_per_second=rate,
-        )  # fmt: skip
-        rows += [
-            {"link": link, "devices": one.devices, "times_one": one.times,
-             "bubble": one.simulation.bubble, "slowest_ms": 1e3 * one.cut.slowest,
-             "limit": one.simulation.limit}
-            for one in found
-        ]  # fmt: skip
-        print(f"{MODELS[name]}, {link}: " + ", ".join(f"{r.devices}: {r.times:.1f}" for r in found))
-    row = {"model": name, "one_core_ms": 1e3 * alone, "micro_batches": MANY, "simulated": rows}
-    write_row(out / "pipeline-scaling.json", row)
 
 
 def prepare(name: str, folder: Path) -> None:
@@ -148,56 +102,6 @@ def prepare(name: str, folder: Path) -> None:
     print(f"{name}: ready; the pipeline differs from the whole by {error:.2g}", file=sys.stderr)
 
 
-def serve(artifact: Path, inputs: Path, cores: tuple[int, ...]) -> None:
-    """Call an artifact as fast as it goes for the seconds that each line of stdin says."""
-    import os
-
-    os.sched_setaffinity(0, cores)
-    sys.modules["torch"] = None  # type: ignore[assignment]
-    from burnish.runtime.model import load
-
-    model = load(artifact)
-    model.use_threads(len(cores))
-    arrays = list(np.load(inputs).values())
-    for _ in range(3):
-        model(*arrays)
-    print("ready", flush=True)
-    for line in sys.stdin:
-        end, calls, start = float(line), 0, time.monotonic()
-        while time.monotonic() - start < end:
-            model(*arrays)
-            calls += 1
-        print(calls / (time.monotonic() - start), flush=True)
-
-
-class Server:
-    """A process that serves one artifact on some cores."""
-
-    def __init__(self, folder: Path, artifact: str, cores: tuple[int, ...]) -> None:
-        command = [sys.executable, "-P", __file__, "serve", "--artifact", str(folder / artifact)]
-        command += ["--inputs", str(folder / "inputs.npz"), "--cores", ",".join(map(str, cores))]
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-
-    def __enter__(self) -> Server:
-        if self.line() != "ready":
-            raise RuntimeError("a server did not start")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.wait()
-
-    def begin(self, seconds: float) -> None:
-        assert self.process.stdin is not None
-        print(seconds, file=self.process.stdin, flush=True)
-
-    def line(self) -> str:
-        assert self.process.stdout is not None
-        return self.process.stdout.readline().strip()
-
-
 def measured(name: str, options: argparse.Namespace) -> None:
     """Measure one model in turns, and write ``pipeline.json`` with it."""
     import burnish
@@ -215,8 +119,6 @@ def measured(name: str, options: argparse.Namespace) -> None:
         run = stack.enter_context(burnish.load_pipeline(folder / "stages"))
         run(*arrays)
         mine = [first.process.pid, second.process.pid, both.process.pid, *run.pids]
-        import os
-
         for _ in range(options.rounds):
             meter = LoadMeter([*mine, os.getpid()])
             for form in FORMS:
@@ -251,18 +153,6 @@ def measured(name: str, options: argparse.Namespace) -> None:
     print_row(row)
 
 
-def write_row(path: Path, row: dict[str, Any]) -> None:
-    """The file with this model's row, and what it had of the others."""
-    from burnish.compiler.measure import describe_machine
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    known = json.loads(path.read_text())["models"] if path.is_file() else []
-    rows = [*(item for item in known if item["model"] != row["model"]), row]
-    rows.sort(key=lambda item: list(MODELS).index(item["model"]))
-    data = {"schema": 1, "machine": describe_machine(2), "models": rows}
-    path.write_text(json.dumps(data, indent=1) + "\n")
-
-
 def _rate(
     form: str,
     seconds: float,
@@ -278,7 +168,7 @@ def _rate(
     servers = {"one core": [first], "two threads": [both], "two copies": [first, second]}[form]
     for server in servers:
         server.begin(seconds)
-    return sum(float(server.line()) for server in servers)
+    return sum(server.rate() for server in servers)
 
 
 def _stream(run: Any, arrays: list[np.ndarray], seconds: float) -> float:
