@@ -25,7 +25,7 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,9 +38,10 @@ from burnish.compiler import weights_file
 from burnish.compiler.build import Owner, temporary_folder
 from burnish.compiler.compiled import Compiled
 from burnish.compiler.config import CompileConfig
-from burnish.compiler.errors import ArtifactError
+from burnish.compiler.errors import ArtifactError, ConfigError, wrap_errors
 from burnish.compiler.external.engines import engine_head, is_engine
 from burnish.compiler.profile.kernel import Kernel
+from burnish.compiler.remote.calls import not_allowed
 from burnish.compiler.stages import Source
 from burnish.compiler.tensors import aligned
 from burnish.compiler.waterfall import Report
@@ -55,9 +56,11 @@ from burnish.runtime.reading import (
     read_artifact,
     unpacked,
 )
-from burnish.targets.choose import described_target
+from burnish.targets.choose import Target, described_target
 from burnish.targets.described import described
 from burnish.targets.hetero import HeteroTarget
+from burnish.targets.remote import allowed
+from burnish.targets.remote.address import Address, parse_address
 from burnish.targets.target import host_threads, missing_features
 
 MANIFEST = NAME
@@ -160,14 +163,25 @@ def _hash(parts: Parts) -> str:
     return digest.hexdigest()
 
 
-def load(path: str | os.PathLike[str], *, sha256: str | None = None) -> Compiled:
+def load(
+    path: str | os.PathLike[str], *, sha256: str | None = None, remotes: Sequence[str] = ()
+) -> Compiled:
     """The compiled model in ``path``.
 
-    ``sha256`` is what the file's own must be, in hexadecimal, as its maker gave it. Raises
+    ``sha256`` is what the file's own must be, in hexadecimal, as its maker gave it. ``remotes``
+    are servers (``HOST:PORT``) that models of this process may use from now on; one that runs on
+    another is refused. Raises
     :class:`ArtifactError` for a missing, damaged or foreign file. It runs the library that is
     inside: load only what you trust.
     """
+    for one in remotes:
+        allowed.allow(_address(one))
     return _load(read_artifact(path, sha256=sha256), unpacked)
+
+
+def _address(text: str) -> Address:
+    with wrap_errors(ConfigError):
+        return parse_address(text)
 
 
 def load_apart(path: Path) -> Compiled:
@@ -201,6 +215,7 @@ def _restore(artifact: Artifact, unpack: Callable[[Artifact], Path]) -> Compiled
     kernels = [Kernel.from_dict(item) for item in _json(members, "kernels.json")["kernels"]]
     config = replace(CompileConfig.from_toml_text(artifact.recipe), resolved=None)
     memories = _memories(target, artifact) if isinstance(target, HeteroTarget) else ()
+    _check_remotes(target, artifact)
     named = target.devices if isinstance(target, HeteroTarget) else (target.name,)
     if "cpu" in named and config.threads is None:
         target = target.with_threads(host_threads())
@@ -247,6 +262,13 @@ def _memories(target: HeteroTarget, artifact: Artifact) -> tuple[int, ...]:
     if not sound or not all(type(one) is int and 0 <= one < count for one in found):
         raise ValueError("its weights are not each in a memory of its target")
     return tuple(found)
+
+
+def _check_remotes(target: Target, artifact: Artifact) -> None:
+    """ArtifactError where the model runs on servers that nobody in this process has named."""
+    for place in target.remote if isinstance(target, HeteroTarget) else ():
+        if not allowed.is_allowed(place.address):
+            raise ArtifactError(not_allowed(f"a part of {artifact.path}", place.name))
 
 
 def _opened(artifact: Artifact, *arguments: Any, **named: Any) -> Compiled:

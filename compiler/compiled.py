@@ -21,6 +21,8 @@ from burnish.compiler.libraries import TENSORRT
 from burnish.compiler.on_cores import OnCores
 from burnish.compiler.on_device import OnDevice, OnDevices
 from burnish.compiler.profile.kernel import Kernel
+from burnish.compiler.remote import calls
+from burnish.compiler.remote.calls import Told
 from burnish.compiler.replay import Replay, private, record
 from burnish.compiler.signature import Signature
 from burnish.compiler.stages import Source
@@ -30,7 +32,7 @@ from burnish.passes.backends import BUILT_IN
 from burnish.runtime import libraries, random_keys, threads
 from burnish.targets.choose import Target
 from burnish.targets.cpu import pool
-from burnish.targets.hetero import HeteroTarget
+from burnish.targets.hetero import REMOTE, HeteroTarget
 from burnish.targets.target import CpuTarget
 
 
@@ -94,7 +96,8 @@ class Compiled:
                 self._main = OnCores(self._loaded, list(self.params.values()), cores)
             elif isinstance(target, HeteroTarget):
                 self._use_threads = threads.adopt(self._loaded)
-                _offer([one.backend for one in target.places if one.backend in BUILT_IN])
+                offered = (*BUILT_IN, REMOTE)
+                _offer([one.backend for one in target.places if one.backend in offered])
                 self._main = on = OnDevices(
                     self._loaded,
                     list(self.params.values()),
@@ -102,8 +105,11 @@ class Compiled:
                     self.memories,
                 )
                 # A model whose operators all went to the host is as any of one CPU.
-                self._to_record = pool.AVAILABLE and signature.static and not any(self.memories)
+                here = not any(self.memories) and not target.remote
+                self._to_record = pool.AVAILABLE and signature.static and here
                 self._new_machine = on.machine
+                if target.remote:
+                    self._main = Told(on)
             else:
                 _offer(config.libraries)
                 self._main = OnDevice(
@@ -190,7 +196,9 @@ class Compiled:
 
 def _offer(names: Sequence[str]) -> None:
     """Make libraries that a model calls findable, and functions of this process known to TVM."""
-    if names:
+    if REMOTE in names:
+        calls.register()
+    if set(names) - {REMOTE}:
         libraries.offer_libraries()
     if TENSORRT in names:
         from burnish.compiler.external import tensorrt

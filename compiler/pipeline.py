@@ -152,7 +152,7 @@ def _lower_region(place: Place, config: CompileConfig) -> tuple[Pass, ...]:
     if place.backend == CUBLAS:
         return _lower(place.target, config.overridden(libraries=CUBLAS))
     if place.backend:
-        offload = OffloadRegions(backend_of(place), whole=True)
+        offload = OffloadRegions(backend_of(place, config), whole=True)
         return (offload, DropUnusedWeights(), *_lower(place.target, config))
     return (*narrowing(place.target, config.precision), *_lower(place.target, config))
 

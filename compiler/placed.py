@@ -12,7 +12,7 @@ from burnish.passes.place import AUTO
 from burnish.passes.regions import Region
 from burnish.passes.support import DeviceSupport, Support
 from burnish.targets.choose import Target
-from burnish.targets.hetero import PREFIX, HeteroTarget, Place
+from burnish.targets.hetero import PREFIX, REMOTE, HeteroTarget, Place
 
 CUBLAS, TENSORRT = "cublas", "tensorrt"
 
@@ -84,8 +84,12 @@ def support_of(place: Place) -> Support:
     return backend_of(place) if place.backend else DeviceSupport(place)
 
 
-def backend_of(place: Place) -> Backend:
-    """The code generator of an external device."""
+def backend_of(place: Place, config: CompileConfig | None = None) -> Backend:
+    """The code generator of an external device, for a model compiled with ``config``."""
+    if place.backend == REMOTE:
+        from burnish.compiler.remote.backend import Remote
+
+        return Remote(place, config or CompileConfig())
     if place.backend == TENSORRT:
         # ONNX, in which regions are written, is an extra.
         from burnish.compiler.external.tensorrt import Tensorrt, build_here

@@ -50,7 +50,11 @@ def check_precision(precision: str, target: Target) -> None:
 
     if isinstance(target, HeteroTarget) and precision != "fp32":
         kind = CudaTarget if precision == "tf32" else CpuTarget
-        own = [one for one in target.places if isinstance(one.target, kind) and not one.backend]
+        own = [
+            one.runs
+            for one in target.places
+            if isinstance(one.runs, kind) and (one.there or not one.backend)
+        ]
         if not own:
             what = "a GPU of CUDA" if kind is CudaTarget else "a CPU"
             raise ConfigError(
@@ -59,7 +63,7 @@ def check_precision(precision: str, target: Target) -> None:
                 "model in two bytes, as model.half()"
             )
         for one in own:
-            check_precision(precision, one.target)
+            check_precision(precision, one)
         return
     if precision == "tf32":
         if not isinstance(target, CudaTarget) or target.capability < 80:

@@ -73,7 +73,7 @@ def register(backend: Backend) -> None:
     """Make a backend a device. ``ValueError`` for a name that is none, or taken by another."""
     if not isinstance(backend.name, str) or not NAME.fullmatch(backend.name):
         raise ValueError(f"a device's name is lower-case letters and digits, got {backend.name!r}")
-    if backend.name in (*hetero.KINDS, *BUILT_IN, "llvm", "rpc", "hetero"):
+    if backend.name in (*hetero.KINDS, *BUILT_IN, "llvm", "rpc", "remote", "hetero"):
         raise ValueError(f"the device {backend.name!r} is there already: take another name")
     hetero.parse_place(backend.memory)
     for wanted in ("why_not", "why_not_region", "seconds", "compile"):

@@ -10,16 +10,18 @@ from tvm import relax
 
 from burnish.passes.graph import op_name, static_shape
 from burnish.passes.params import get_params, weight_vars
-from burnish.passes.partition_graph import DEVICE, regions
+from burnish.passes.partition_graph import DEVICE, INPUTS, regions
 from burnish.passes.place import operator
 from burnish.passes.virtual_devices import memory_of
+from burnish.targets.hetero import HOST, RPC
 
 
 def partition_summary(mod: tvm.IRModule) -> dict[str, Any]:
     """Regions in the order in which they run, moves in theirs, and bytes of weights by memory.
 
     ``{"regions": [{"name", "device", "operators": {name: calls}}], "transfers": [{"value", "from",
-    "to", "bytes"}], "weights": {memory: bytes}}``; bytes are None where a size is open.
+    "to", "bytes"}], "weights": {memory: bytes}}``; bytes are None where a size is open. Of another
+    machine's device, the device stands for its memory.
     """
     weights: dict[str, int] = {}
     values = get_params(mod)
@@ -27,6 +29,16 @@ def partition_summary(mod: tvm.IRModule) -> dict[str, Any]:
         if var.name in values:
             memory = memory_of(var.ty) or ""
             weights[memory] = weights.get(memory, 0) + values[var.name].numpy().nbytes
+    sent: list[dict[str, Any]] = []
+    for var, func in regions(mod).items():
+        device = str(func.attrs[DEVICE])
+        if device.startswith(RPC):
+            count = int(func.attrs[INPUTS])
+            sent += [_sent(one, HOST, device) for one in func.params[:count]]
+            held = sum(_bytes(one) or 0 for one in func.params[count:])
+            weights[device] = weights.get(device, 0) + held
+            weights[HOST] = weights.get(HOST, 0) - held
+            sent += [_sent(one, device, HOST) for one in _results(func, var)]
     return {
         "regions": [
             {"name": var.name_hint, "device": str(func.attrs[DEVICE]), "operators": _counts(func)}
@@ -42,9 +54,24 @@ def partition_summary(mod: tvm.IRModule) -> dict[str, Any]:
             for block in mod["main"].body.blocks
             for binding in block.bindings
             if op_name(binding.value) == "relax.to_vdevice"
-        ],
+        ]
+        + sent,
         "weights": weights,
     }
+
+
+def _sent(var: relax.Var, source: str, target: str) -> dict[str, Any]:
+    return {"value": str(var.name), "from": source, "to": target, "bytes": _bytes(var)}
+
+
+def _results(func: relax.Function, region: tvm.ir.GlobalVar) -> list[relax.Var]:
+    """What a region returns, as variables."""
+    result = func.body.body
+    if isinstance(result, relax.Tuple):
+        return list(result.fields)
+    if isinstance(result.ty, relax.TupleType):
+        return [relax.Var(f"{region.name_hint}.{n}", ty) for n, ty in enumerate(result.ty.fields)]
+    return [result]
 
 
 def _counts(func: relax.Function) -> dict[str, int]:

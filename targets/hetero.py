@@ -17,6 +17,10 @@ from burnish.targets.cuda.target import CudaTarget, parse_cuda
 from burnish.targets.described import described, of_fields
 from burnish.targets.opencl import runtime as opencl_runtime
 from burnish.targets.opencl.target import OpenclTarget, parse_opencl
+from burnish.targets.remote import allowed
+from burnish.targets.remote.address import PREFIX as RPC
+from burnish.targets.remote.address import Address, parse_remote
+from burnish.targets.remote.devices import device_there
 from burnish.targets.target import CpuTarget, parse_target
 
 Single: TypeAlias = CpuTarget | CudaTarget | OpenclTarget
@@ -26,11 +30,14 @@ HOST = "cpu:0"
 """The memory that a model's inputs and outputs are in."""
 SYNTAX = (
     "hetero:DEVICE,DEVICE... with devices cpu, cpu:1, cuda:0, cuda:sm_90:0, opencl:0, "
-    "opencl:mali:0, or sets of cores that work at the same time: cpu@0,cpu@1 or cpu@0-3,cpu@4+6"
+    "opencl:mali:0, rpc://HOST:PORT/cpu on another machine, or sets of cores that work at the same "
+    "time: cpu@0,cpu@1 or cpu@0-3,cpu@4+6"
 )
 KINDS: Mapping[str, type[Single]] = {"cpu": CpuTarget, "cuda": CudaTarget, "opencl": OpenclTarget}
 MOST = 64
 """Devices of a kind."""
+REMOTE = "remote"
+"""The backend of devices of another machine."""
 external: dict[str, str] = {}
 """Devices that are code generators of their own, by name, and the device whose memory they use."""
 
@@ -42,6 +49,9 @@ class Place:
     ``target`` is what code is made for there, ``index`` which one of its kind. ``backend`` names
     the code generator of a device that is external, and is empty for others. ``cores`` are the
     cores of the machine that a set of them (``cpu@0-3``) is bound to, with a thread each.
+    ``there`` is of a device of another machine (``rpc://HOST:PORT/cpu``): what code is made for
+    there; its values come from this machine's memory and go back to it, so that ``target`` is the
+    host.
     """
 
     name: str
@@ -49,6 +59,17 @@ class Place:
     index: int = 0
     backend: str = ""
     cores: tuple[int, ...] = ()
+    there: Single | None = None
+
+    @property
+    def runs(self) -> Single:
+        """What its operators are compiled for and timed on, wherever that is."""
+        return self.there or self.target
+
+    @property
+    def address(self) -> Address:
+        """Where the server of a device of another machine listens."""
+        return parse_remote(self.name)[0]
 
     @property
     def memory(self) -> str:
@@ -115,6 +136,11 @@ class HeteroTarget:
         return any(one.cores for one in self.places)
 
     @property
+    def remote(self) -> tuple[Place, ...]:
+        """The devices of other machines."""
+        return tuple(one for one in self.places if one.there is not None)
+
+    @property
     def machine(self) -> str:
         """The host's architecture."""
         return self.host.machine
@@ -128,7 +154,8 @@ class HeteroTarget:
         return tuple(sorted({f for one in (self.host, *self._cpus()) for f in one.isa()}))
 
     def _cpus(self) -> list[CpuTarget]:
-        return [one.target for one in self.places if isinstance(one.target, CpuTarget)]
+        own = [one.target for one in self.places if not one.there]
+        return [one for one in own if isinstance(one, CpuTarget)]
 
     def check(self) -> None:
         """Raise ``ValueError`` or ``KeyError`` where the fields do not describe devices."""
@@ -178,7 +205,7 @@ def parse_hetero(text: str) -> HeteroTarget:
             f"target {text!r}: {numbers[0]} is no device; cores of one set are joined by +, as in "
             "cpu@0+2"
         )
-    places = [parse_place(name) for name in names]
+    places = _with_host([parse_place(name) for name in names])
     twice = {name for name in names if names.count(name) > 1}
     if twice:
         raise ValueError(f"target {text!r} names {', '.join(sorted(twice))} twice")
@@ -206,6 +233,12 @@ def parse_hetero(text: str) -> HeteroTarget:
     return HeteroTarget(PREFIX + ",".join(names), names, made, threads)
 
 
+def _with_host(places: list[Place]) -> list[Place]:
+    """Devices of another machine read and write the memory of the CPU that is the host here."""
+    own = next((p.target for p in places if not p.there and isinstance(p.target, CpuTarget)), None)
+    return [replace(one, target=own) if one.there and own else one for one in places]
+
+
 _PARSERS: Mapping[str, Callable[[str], Single]] = {"cuda": parse_cuda, "opencl": parse_opencl}
 
 
@@ -213,6 +246,10 @@ def parse_place(name: str) -> Place:
     """``opencl:0``, ``cuda:sm_90:1``, ``cpu`` or an external device -> where it is."""
     if name in external:
         return replace(parse_place(external[name]), name=name, backend=name)
+    if name.startswith(RPC):
+        address, device = parse_remote(name)
+        allowed.allow(address)
+        return Place(name, parse_target("cpu"), backend=REMOTE, there=device_there(address, device))
     if "@" in name:
         cores = parse_cores(name)
         return Place(name, parse_target("cpu").with_threads(len(cores)), cores=cores)
@@ -239,22 +276,40 @@ def _places(target: HeteroTarget) -> tuple[Place, ...]:
 def _described_place(name: str, text: str) -> Place:
     """The device that :func:`_described` wrote; raises as :func:`of_fields` does."""
     fields = json.loads(text)
-    kind = KINDS.get(str(fields["kind"])) if isinstance(fields, dict) else None
-    if kind is None:
-        raise ValueError(f"the device {name!r:.80} of its target is of no known kind")
+    kind = _kind(name, fields)
     index, backend, cores = fields["index"], fields["backend"], fields.get("cores", [])
+    there = fields.get("there")
+    if {isinstance(there, dict), backend == REMOTE, name.startswith(RPC)} not in ({True}, {False}):
+        raise ValueError(f"the device {name!r:.80} of its target is half of another machine")
     if type(index) is not int or not 0 <= index < MOST or not isinstance(backend, str):
         raise ValueError(f"the device {name!r:.80} of its target has no index or backend")
     known = isinstance(cores, list) and all(type(n) is int and 0 <= n < MOST_CORES for n in cores)
     if not known or (cores and (index or kind is not CpuTarget)):
         raise ValueError(f"the device {name!r:.80} of its target is on no cores")
-    return Place(name, of_fields(kind, fields), index, backend, tuple(cores))
+    elsewhere = _described_there(name, there)
+    return Place(name, of_fields(kind, fields), index, backend, tuple(cores), elsewhere)
+
+
+def _described_there(name: str, fields: Mapping[str, object] | None) -> Single | None:
+    if fields is None:
+        return None
+    parse_remote(name)
+    return of_fields(_kind(name, fields), fields)
+
+
+def _kind(name: str, fields: object) -> type[Single]:
+    kind = KINDS.get(str(fields["kind"])) if isinstance(fields, Mapping) else None
+    if kind is None:
+        raise ValueError(f"the device {name!r:.80} of its target is of no known kind")
+    return kind
 
 
 def _described(place: Place) -> str:
     fields = {**described(place.target), "index": place.index, "backend": place.backend}
     if place.cores:
         fields["cores"] = list(place.cores)
+    if place.there is not None:
+        fields["there"] = described(place.there)
     return json.dumps(fields, sort_keys=True)
 
 

@@ -25,6 +25,7 @@ from burnish.cli import (
     profile,
     run,
     running,
+    serve_device,
     verify,
     zoo,
 )
@@ -40,7 +41,7 @@ app = typer.Typer(
 )
 for verb in (
     *(compile, run, compare, inspect, verify, zoo, doctor, demo, bench, profile, pipeline, place),
-    *(devices, cache),
+    *(devices, serve_device, cache),
 ):
     verb.add_to(app)
 

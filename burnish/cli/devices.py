@@ -22,6 +22,12 @@ def devices(
     again: Annotated[
         bool, typer.Option("--again", help="Measure anew, not as kept from an earlier time.")
     ] = False,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TARGET", help="The devices of a target, those of other machines too."
+        ),
+    ] = None,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -42,11 +48,13 @@ def devices(
     * `burnish devices`
 
     * `burnish devices --again --json`
+
+    * `burnish devices --target hetero:cpu,rpc://10.0.0.2:9090/cpu`
     """
     from burnish.compiler.placement import devices as found_here
 
     with console.progress("measuring devices"):
-        found = found_here.devices(again=again)
+        found = found_here.devices(target, again=again)
     if console.flags.json:
         console.print_json({"schema": 1, "devices": [one.to_dict() for one in found]})
         return

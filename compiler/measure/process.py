@@ -15,6 +15,7 @@ from typing import IO, Any
 
 from burnish.compiler.errors import MeasureError
 from burnish.compiler.measure.wire import Channel
+from burnish.targets.remote import allowed
 
 START_S = 120.0
 TAIL = 2000
@@ -36,7 +37,8 @@ def thread_environment(threads: int) -> dict[str, str]:
     """
     count = str(threads)
     pools = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TVM_NUM_THREADS")
-    return {**os.environ, **dict.fromkeys(pools, count), "TVM_BIND_THREADS": "0"}
+    own = {**dict.fromkeys(pools, count), "TVM_BIND_THREADS": "0"}
+    return {**os.environ, **allowed.environment(), **own}
 
 
 class Worker:

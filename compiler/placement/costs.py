@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,16 @@ from tvm import relax
 from burnish.compiler.artifact import cache_folder
 from burnish.compiler.build import build_library
 from burnish.compiler.cache_key import source_digest, versions
+from burnish.compiler.errors import MeasureError, wrap_errors
 from burnish.compiler.measure import MeasureService, describe_machine
 from burnish.compiler.measure.cache import TimingCache
 from burnish.compiler.measure.timing import summarize
 from burnish.compiler.placement.operator_runner import OperatorRunner
 from burnish.compiler.placement.operators import Operator
 from burnish.targets.choose import Target
+from burnish.targets.hetero import Place
+from burnish.targets.remote.address import Address
+from burnish.targets.remote.machine import machine_at
 from burnish.targets.target import CpuTarget
 
 NEAR, FAR = "cache", "memory"
@@ -59,12 +64,30 @@ class OperatorTime:
 class CostModel:
     """Operator times on this machine's devices, kept in ``cache_dir`` between runs.
 
-    By default in the folder ``operators`` of Burnish's cache.
+    By default in the folder ``operators`` of Burnish's cache. With ``server``, of the machine
+    there, whose device server times them; kept here, under what the server says of its machine.
     """
 
-    def __init__(self, cache_dir: str | os.PathLike[str] | None = None) -> None:
+    def __init__(
+        self,
+        cache_dir: str | os.PathLike[str] | None = None,
+        *,
+        server: Address | None = None,
+    ) -> None:
+        self._folder = cache_dir
         self._cache = TimingCache(cache_dir or cache_folder() / "operators")
-        self._cpu = str(describe_machine()["cpu"])
+        self._server = server
+        if server is None:
+            self._cpu = str(describe_machine()["cpu"])
+        else:
+            with wrap_errors(MeasureError):
+                self._cpu = machine_at(server).identity
+
+    def of(self, place: Place) -> CostModel:
+        """The costs of a device: its own, or where it is on another machine, those there."""
+        if place.there is None or self._server is not None:
+            return self
+        return CostModel(self._folder, server=place.address)
 
     def known(self, operator: Operator, target: Target) -> OperatorTime | None:
         """The measured time, if there is one."""
@@ -102,19 +125,22 @@ class CostModel:
         left = self.missing(operators, target)
         if not left:
             return 0
-        with (
-            tempfile.TemporaryDirectory(prefix="burnish-operators-") as folder,
-            MeasureService(target.threads if isinstance(target, CpuTarget) else 1) as service,
-        ):
-            service.timeout = timeout
+        threads = target.threads if isinstance(target, CpuTarget) else 1
+        parts = [(at, min(at + TOGETHER, len(left))) for at in range(0, len(left), TOGETHER)]
+        with tempfile.TemporaryDirectory(prefix="burnish-operators-") as folder:
             progress(0, len(left), f"building {len(left)} operators")
             runner = _built(left, target, Path(folder))
-            service.open({"operators": runner}, (0, 0))
-            for first in range(0, len(left), TOGETHER):
-                progress(first, len(left), left[first].name)
-                part = left[first : first + TOGETHER]
-                samples = service.outputs("operators", (first, first + len(part)))
-                self._keep(part, target, samples)
+            if self._server is None:
+                taken = _timed_here(runner, threads, parts, timeout)
+            else:
+                # It is built on the machinery of the compiler that places.
+                from burnish.compiler.remote.costs import timed_there
+
+                taken = timed_there(self._server, runner, threads, parts, timeout)
+            with closing(taken):
+                for first, last in parts:
+                    progress(first, len(left), left[first].name)
+                    self._keep(left[first:last], target, next(taken))
             progress(len(left), len(left), "done")
         return len(left)
 
@@ -167,6 +193,15 @@ class CostModel:
             else:
                 found[operator.signature] = time
         return found, left
+
+
+def _timed_here(
+    runner: OperatorRunner, threads: int, parts: Sequence[tuple[int, int]], timeout: float
+) -> Generator[Any]:
+    with MeasureService(threads, timeout=timeout) as service:
+        service.open({"operators": runner}, (0, 0))
+        for part in parts:
+            yield service.outputs("operators", part)
 
 
 def _work(operator: Operator) -> dict[str, Any]:

@@ -79,6 +79,7 @@ Progress = Callable[[str], object]
 
 
 def devices(
+    target: str | None = None,
     *,
     again: bool = False,
     cache_dir: str | os.PathLike[str] | None = None,
@@ -86,8 +87,15 @@ def devices(
 ) -> tuple[DeviceRates, ...]:
     """Every device of this machine; rates are measured once and kept, ``again`` measures anew.
 
+    With a ``target`` (``hetero:cpu,rpc://HOST:PORT/cpu``) its devices, those of other machines too.
     A device that is found and fails when it is measured has the failure for its ``reason``.
+    Raises TargetError for a target that cannot be read.
     """
+    if target is not None:
+        # It is built on what is measured here.
+        from burnish.compiler.remote.rates import target_devices
+
+        return target_devices(target, again=again, cache_dir=cache_dir, progress=progress)
     return rated(present(), measured, again=again, cache_dir=cache_dir, progress=progress)
 
 

@@ -99,12 +99,18 @@ def measured_links(
     """
     cache = TimingCache(cache_dir or cache_folder() / "links")
     places = target.places
-    host = next((one.name for one in places if one.memory == HOST), HOST)
+    host = host_of(target)
     found: list[Link] = []
     for place in places:
         if place.name == host:
             continue
-        if place.target.kind == "cpu":
+        if place.there is not None:
+            # It is built on the costs of operators, which this is a part of.
+            from burnish.compiler.remote.costs import link_to
+
+            latency, out, home = link_to(place.address, cache_dir=cache_dir)
+            there, back = (latency, out), (latency, home)
+        elif place.target.kind == "cpu":
             shared = place.memory == HOST
             latency = turn_seconds() if target.concurrent else 1e-9
             there = back = (latency, 1e15) if shared else _fit(cache, "cpu", place.index)[0]
@@ -112,6 +118,12 @@ def measured_links(
             there, back = _fit(cache, place.target.kind, place.index)
         found += [Link(host, place.name, *there), Link(place.name, host, *back)]
     return tuple(found)
+
+
+def host_of(target: HeteroTarget) -> str:
+    """The device whose memory inputs and outputs are in; where there is none, that memory."""
+    here = (one for one in target.places if one.memory == HOST and one.there is None)
+    return next((one.name for one in here), HOST)
 
 
 def _fit(cache: TimingCache, kind: str, index: int) -> list[tuple[float, float]]:

@@ -16,7 +16,7 @@ from burnish.compiler.pipeline import graph_phases, narrowing
 from burnish.compiler.placed import seconds_of, supports
 from burnish.compiler.placement.costs import CostModel, OperatorTime
 from burnish.compiler.placement.groups import Group, group_key, group_module, groups_of
-from burnish.compiler.placement.links import measured_links
+from burnish.compiler.placement.links import host_of, measured_links
 from burnish.compiler.placement.operators import Operator, Operators, operators_of
 from burnish.compiler.placement.problem import Device, Edge, Input, Link, Node, Output, Problem
 from burnish.passes.params import get_params, input_vars
@@ -86,12 +86,13 @@ def model_problem(
         own = {kind: group_module(graph, group, channels_last=kind) for kind in (False, True)}
         keys.append(group_key(own[False]))
         for place in target.places:
-            if place.backend or keys[-1] in known[place.name]:
+            if _told(place) or keys[-1] in known[place.name]:
                 continue
             if not _why_not(group, support[place.name]):
                 known[place.name][keys[-1]] = _operators(own[True], place, config)
     times = {
-        place.name: _timed(place, known[place.name], costs, progress) for place in target.places
+        place.name: _timed(place, known[place.name], costs.of(place), progress)
+        for place in target.places
     }
     weight_bytes = sum(value.numpy().nbytes for value in get_params(graph).values())
     start = costs.start_seconds() if target.concurrent else 0.0
@@ -100,8 +101,8 @@ def model_problem(
         seconds, reasons = {}, {}
         for place in target.places:
             why = _why_not(group, support[place.name])
-            told = seconds_of(place, _region(group)) if place.backend and not why else None
-            if place.backend and told is None:
+            told = seconds_of(place, _region(group)) if _told(place) and not why else None
+            if _told(place) and told is None:
                 why = why or NO_COST
             if why:
                 reasons[place.name] = why
@@ -146,6 +147,11 @@ def _check_static(graph: tvm.IRModule) -> None:
         )
 
 
+def _told(place: Place) -> bool:
+    """Whether a device says itself what it takes; others are measured, wherever they are."""
+    return bool(place.backend) and place.there is None
+
+
 def _region(group: Group) -> Region:
     """The group as a code generator of another sees it."""
     return Region(group.bindings, (*group.inputs, *group.weights), group.outputs)
@@ -162,9 +168,9 @@ def _why_not(group: Group, support: Support) -> str:
 
 def _operators(mod: tvm.IRModule, place: Place, config: CompileConfig) -> Operators:
     try:
-        for step in narrowing(place.target, config.precision):
+        for step in narrowing(place.runs, config.precision):
             mod = step(mod)
-        return operators_of(lowered(mod, place.target, graph_phases(place.target, config)))
+        return operators_of(lowered(mod, place.runs, graph_phases(place.runs, config)))
     except ValueError as error:
         raise ConfigError(f"placement by cost: {error}") from error
 
@@ -176,10 +182,10 @@ def _timed(
     kept = [op for op in needed if not _border(op)]
     costs.measure(
         kept,
-        place.target,
+        place.runs,
         progress=lambda done, total, doing: progress(done, total, f"{place.name}: {doing}"),
     )
-    return costs.times(kept, place.target)[0]
+    return costs.times(kept, place.runs)[0]
 
 
 def _border(operator: Operator) -> bool:
@@ -189,7 +195,7 @@ def _border(operator: Operator) -> bool:
 def _seconds(
     found: Operators, times: Mapping[str, OperatorTime], place: Place, held: int, start: float
 ) -> tuple[float, float]:
-    cache = place.target.l3 if isinstance(place.target, CpuTarget) else 0
+    cache = place.runs.l3 if isinstance(place.runs, CpuTarget) else 0
     taken, variance = 1e-9, 0.0
     for one, count in found.calls:
         if one.signature not in times:
@@ -240,11 +246,10 @@ def _problem(
     ]
     returned = dict.fromkeys(relax.analysis.free_vars(main.body.body))
     outputs = [Output(made[v].name, _bytes(v), str(v.name)) for v in returned if v in made]
-    host = next((place.name for place in target.places if place.memory == HOST), "")
+    host = host_of(target)
     limits = dict(config.memory)
     devices = [Device(place.name, limits.get(place.name)) for place in target.places]
-    if not host:
-        host = HOST
+    if host == HOST and HOST not in target.devices:
         devices.append(Device(HOST))
     return Problem(
         tuple(nodes),

@@ -1,0 +1,1 @@
+"""Regions that run on another machine's device: compiled here, sent there, called."""

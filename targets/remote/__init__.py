@@ -1,0 +1,1 @@
+"""Devices of another machine, reached by TVM's RPC."""
