@@ -27,6 +27,7 @@ from burnish.compiler.profile.kernel import Kernel
 from burnish.compiler.profile.records import kernel_records
 from burnish.compiler.tune.tasks import task_key
 from burnish.passes.params import get_params, without_params
+from burnish.passes.send_early import SendEarly
 from burnish.passes.start_regions import StartRegions
 from burnish.targets.choose import Target
 from burnish.targets.cpu import pool
@@ -111,16 +112,19 @@ def scheduled(
     with target.tvm():
         bundled = without_params(T.BundleModelParams()(mod))
         graphs = isinstance(target, CudaTarget) and target.graphs
-        started = isinstance(target, HeteroTarget) and target.concurrent
-        finish = tvm.transform.Sequential(
-            [
-                *((StartRegions(),) if started else ()),
-                *pipeline.build_passes(schedule_one, graphs),
-            ]
-        )
+        together = _together(target) if isinstance(target, HeteroTarget) else ()
+        steps = (*together, *pipeline.build_passes(schedule_one, graphs))
+        finish = tvm.transform.Sequential([*steps])
         recorded = {"relax.backend.use_cuda_graph": graphs}
         with tvm.transform.PassContext(opt_level=opt_level, config=recorded):
             return finish(bundled)
+
+
+def _together(target: HeteroTarget) -> tuple[tvm.ir.transform.Pass, ...]:
+    """How ``main`` of several devices starts them, and what it waits for."""
+    if target.concurrent:
+        return (StartRegions(),)
+    return (SendEarly(target),) if "opencl" in target.queued.values() else ()
 
 
 def _default(func: tirx.PrimFunc, target: Target) -> tirx.PrimFunc:

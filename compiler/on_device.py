@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import tvm
@@ -64,7 +65,13 @@ class OnDevices:
 
     def __call__(self, *arguments: Any) -> Any:
         """Outputs on the host, for inputs there; the last argument, the weights, is not read."""
-        return self._main(*arguments[:-1], self._weights)
+        try:
+            return self._main(*arguments[:-1], self._weights)
+        except BaseException:
+            for device in self._memories:
+                with suppress(Exception):  # what came first is told
+                    device.sync()  # what was sent may be read still
+            raise
 
 
 def put(

@@ -37,8 +37,9 @@ class PartitionGraph:
     3. Inputs and outputs are in the host's memory. A value is moved once to each memory in which
        it is read; between two devices by way of the host's, unless they are GPUs of CUDA. A weight
        that two memories need is a parameter for each.
-    4. Regions of devices that work at the same time are more: none holds another up
-       (:mod:`burnish.passes.cut_apart`).
+    4. Regions of devices that work at the same time, or while the host goes on, are more: none
+       holds another up (:mod:`burnish.passes.cut_apart`). What a queued device can begin is called
+       first, and what reads its results after what does not.
     5. Types say where a tensor is: virtual devices, in the order of ``target.memories``.
 
     A module that is cut already is left alone. Raises ``ValueError`` as :func:`assign` does, and
@@ -144,12 +145,13 @@ class _Cut:
 
     def module(self) -> tvm.IRModule:
         label = self._label()
-        if self.target.concurrent:
+        if self.target.concurrent or self.target.queued:
             label = apart(self.bindings, label)
         cut = label_regions(self.bindings, label, self.main.body.body)
         first = {region.calls[0].var: region for region in cut}
         taken = {binding.var for region in cut for binding in region.calls}
-        ordered = with_groups(self.bindings, [region.calls for region in cut], taken)
+        groups = [region.calls for region in cut]
+        ordered = with_groups(self.bindings, groups, taken, self._queue(cut))
         for binding in ordered:
             if binding.var in first:
                 self._region(first[binding.var], len(self.functions))
@@ -171,6 +173,20 @@ class _Cut:
         if values:
             new = with_params(new, stored)
         return with_devices(new, self.devices.values())
+
+    def _queue(self, cut: Sequence[Region]) -> Callable[[relax.Binding], str]:
+        """The memory of a queued device that a binding is computed in, or that it is a view of."""
+        queued = {self.memory[name] for name in self.target.queued}
+        found = {
+            binding.var: self.memory[region.label.partition(BETWEEN)[0]]
+            for region in cut
+            for binding in region.calls
+        }
+        for binding in self.bindings:
+            if binding.var not in found:
+                read = [v for v in relax.analysis.free_vars(binding.value) if v in found]
+                found[binding.var] = found[read[0]] if read else HOST
+        return lambda binding: found[binding.var] if found[binding.var] in queued else ""
 
     def _label(self) -> Callable[[relax.Binding], str | None]:
         """The device of each binding; fields of a tuple go with the tuple."""

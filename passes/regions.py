@@ -60,15 +60,26 @@ def replace_regions(mod: tvm.IRModule, supported: Supported, replace: Replace) -
     return relax.transform.Normalize()(with_main(mod, new))
 
 
+Queue = Callable[[relax.Binding], str]
+"""The queue whose device computes a binding while the host goes on; empty for the host."""
+
+
 def with_groups(
     bindings: Sequence[relax.Binding],
     groups: Iterable[tuple[relax.Binding, ...]],
     taken: set[relax.Var],
+    queue: Queue = lambda binding: "",
 ) -> list[relax.Binding]:
-    """``bindings`` with ``groups`` in the place of those of ``taken``, each after what it reads."""
+    """``bindings`` with ``groups`` in the place of those of ``taken``, each after what it reads.
+
+    Near program order, but for queues: what can go into one goes first, and what waits for
+    one comes after what does not.
+    """
     places = {binding.var: place for place, binding in enumerate(bindings)}
     every = [*groups, *((binding,) for binding in bindings if binding.var not in taken)]
-    return [binding for group in _ordered(every, places, _sizes(bindings)) for binding in group]
+    queues = [queue(group[0]) for group in every]
+    ordered = _ordered(every, places, _sizes(bindings), queues)
+    return [binding for group in ordered for binding in group]
 
 
 def find_regions(main: relax.Function, supported: Supported) -> list[Region]:
@@ -211,8 +222,9 @@ def _ordered(
     groups: Sequence[tuple[relax.Binding, ...]],
     places: dict[relax.Var, int],
     sizes: Mapping[relax.Expr, relax.Var],
+    queues: Sequence[str],
 ) -> list[tuple[relax.Binding, ...]]:
-    """Groups with readers after what they read, near program order otherwise."""
+    """Groups with readers after what they read; ``queues`` is the queue of each."""
     maker = {binding.var: at for at, group in enumerate(groups) for binding in group}
     waits: list[set[int]] = []
     readers: dict[int, list[int]] = {}
@@ -221,17 +233,22 @@ def _ordered(
         waits.append({maker[var] for var in read if var in maker} - {at})
         for other in waits[-1]:
             readers.setdefault(other, []).append(at)
+    # What must be there before a group may be given to its device: results of other queues.
+    foreign = [
+        {one for one in waits[at] if queues[one] not in ("", own)} for at, own in enumerate(queues)
+    ]
+    turn = [2 if others else 0 if queues[at] else 1 for at, others in enumerate(foreign)]
     rank = [max((places[b.var] for b in group if b.var in places), default=0) for group in groups]
-    ready = [(rank[at], at) for at, needed in enumerate(waits) if not needed]
+    ready = [(turn[at], rank[at], at) for at, needed in enumerate(waits) if not needed]
     heapq.heapify(ready)
     done = []
     while ready:
-        _, at = heapq.heappop(ready)
+        *_, at = heapq.heappop(ready)
         done.append(groups[at])
         for reader in readers.get(at, ()):
             waits[reader].discard(at)
             if not waits[reader]:
-                heapq.heappush(ready, (rank[reader], reader))
+                heapq.heappush(ready, (turn[reader], rank[reader], reader))
     if len(done) != len(groups):
         raise RuntimeError("regions read each other in a circle")
     return done

@@ -141,6 +141,11 @@ class HeteroTarget:
         return tuple(one for one in self.places if one.there is not None)
 
     @property
+    def queued(self) -> dict[str, str]:
+        """Devices that work while the host goes on, and their kind: those that have a queue."""
+        return {one.name: one.target.kind for one in self.places if one.target.kind != "cpu"}
+
+    @property
     def machine(self) -> str:
         """The host's architecture."""
         return self.host.machine

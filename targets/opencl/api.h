@@ -31,6 +31,8 @@ constexpr cl_int CL_SUCCESS = 0;
 constexpr cl_int CL_DEVICE_NOT_FOUND = -1;
 constexpr cl_int CL_BUILD_PROGRAM_FAILURE = -11;
 constexpr cl_int CL_PLATFORM_NOT_FOUND_KHR = -1001;
+constexpr cl_int CL_COMPLETE = 0;
+constexpr cl_uint CL_FALSE = 0;
 constexpr cl_uint CL_TRUE = 1;
 constexpr cl_bitfield CL_DEVICE_TYPE_CPU = 1 << 1;
 constexpr cl_bitfield CL_DEVICE_TYPE_GPU = 1 << 2;
@@ -61,6 +63,7 @@ constexpr cl_uint CL_PROGRAM_BINARIES = 0x1166;
 constexpr cl_uint CL_PROGRAM_BUILD_LOG = 0x1183;
 constexpr cl_uint CL_KERNEL_WORK_GROUP_SIZE = 0x11B0;
 constexpr cl_uint CL_KERNEL_LOCAL_MEM_SIZE = 0x11B2;
+constexpr cl_uint CL_EVENT_COMMAND_EXECUTION_STATUS = 0x11D3;
 constexpr cl_uint CL_PROFILING_COMMAND_START = 0x1282;
 constexpr cl_uint CL_PROFILING_COMMAND_END = 0x1283;
 
@@ -100,8 +103,10 @@ constexpr cl_uint CL_PROFILING_COMMAND_END = 0x1283;
   X(cl_int, clEnqueueCopyBuffer,                                                                   \
     (cl_command_queue, cl_mem, cl_mem, size_t, size_t, size_t, cl_uint, const cl_event*,           \
      cl_event*))                                                                                   \
+  X(cl_int, clFlush, (cl_command_queue))                                                           \
   X(cl_int, clFinish, (cl_command_queue))                                                          \
   X(cl_int, clWaitForEvents, (cl_uint, const cl_event*))                                           \
+  X(cl_int, clGetEventInfo, (cl_event, cl_uint, size_t, void*, size_t*))                           \
   X(cl_int, clGetEventProfilingInfo, (cl_event, cl_uint, size_t, void*, size_t*))                  \
   X(cl_int, clRetainEvent, (cl_event))                                                             \
   X(cl_int, clReleaseEvent, (cl_event))

@@ -48,6 +48,7 @@ struct Buffer {
 
 struct Counters {
   std::atomic<int64_t> live_buffers{0}, live_bytes{0}, live_kernels{0}, live_events{0};
+  std::atomic<int64_t> live_sends{0}, sent{0}, waits{0};
   std::atomic<int64_t> built{0}, from_cache{0}, cache_damaged{0}, launched{0}, timed{0};
 };
 

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "kernel.h"
+#include "moves.h"
 #include "payload.h"
 
 namespace burnish::opencl {
@@ -93,6 +94,7 @@ class OpenCLDeviceAPI final : public tvm::runtime::DeviceAPI {
 
   void StreamSync(DLDevice dev, TVMStreamHandle) final {
     Finish(Runtime::Get()->At(dev.device_id));
+    Sent::Get()->Settle();
   }
 
  protected:
@@ -125,6 +127,7 @@ class OpenCLDeviceAPI final : public tvm::runtime::DeviceAPI {
  private:
   // Both wait: the caller may free or read the host's memory at once.
   static void Write(const char* from, Buffer* to, size_t offset, size_t bytes) {
+    Runtime::Get()->counters.waits += 1;
     Command command(to->device);
     Check(Runtime::Get()->api.clEnqueueWriteBuffer(command.queue(), to->memory, CL_TRUE, offset,
                                                    bytes, from, 0, nullptr, command.event()),
@@ -132,6 +135,7 @@ class OpenCLDeviceAPI final : public tvm::runtime::DeviceAPI {
     command.Given();
   }
   static void Read(const Buffer* from, size_t offset, char* to, size_t bytes) {
+    Runtime::Get()->counters.waits += 1;
     Command command(from->device);
     Check(Runtime::Get()->api.clEnqueueReadBuffer(command.queue(), from->memory, CL_TRUE, offset,
                                                   bytes, to, 0, nullptr, command.event()),
@@ -253,6 +257,9 @@ ffi::Map<ffi::String, int64_t> Counted() {
   map.Set("live_bytes", counters.live_bytes);
   map.Set("live_kernels", counters.live_kernels);
   map.Set("live_events", counters.live_events);
+  map.Set("live_sends", counters.live_sends);
+  map.Set("sent", counters.sent);
+  map.Set("waits", counters.waits);
   map.Set("built", counters.built);
   map.Set("from_cache", counters.from_cache);
   map.Set("cache_damaged", counters.cache_damaged);
@@ -292,6 +299,11 @@ TVM_FFI_STATIC_INIT_BLOCK() {
     return ffi::String(Runtime::Get()->library());
   });
   Register("burnish.opencl.counters", Counted);
+  Register("burnish.opencl.move", Move);
+  Register("burnish.opencl.begin", [](int64_t id) {
+    // What the device was given is begun, though nothing waits for it yet.
+    Check(Runtime::Get()->api.clFlush(Runtime::Get()->At(static_cast<int>(id))->queue), "clFlush");
+  });
 }
 
 }  // namespace burnish::opencl

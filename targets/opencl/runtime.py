@@ -124,9 +124,10 @@ def absence() -> tuple[str, str]:
 
 
 def counters() -> dict[str, int]:
-    """What is alive now (buffers and their bytes, kernels, events), and what was done so far:
-    programs built and taken from the cache, damaged cache entries met, kernels launched, commands
-    whose time was read from the device."""
+    """What is alive now (buffers and their bytes, kernels, events, tensors held for a copy that is
+    under way), and what was done so far: programs built and taken from the cache, damaged cache
+    entries met, kernels launched, commands whose time was read from the device, copies that the
+    host did not wait for (``sent``), and how often it waited (``waits``)."""
     ensure()
     found = tvm_ffi.get_global_func("burnish.opencl.counters")()
     return {str(name): int(count) for name, count in found.items()}

@@ -97,15 +97,19 @@ class Command {
   // To be called when the command is in the queue.
   void Given() {
     if (event_ == nullptr) return;
-    Runtime* runtime = Runtime::Get();
+    Given(event_);
+    Runtime::Get()->api.clReleaseEvent(event_);
+    event_ = nullptr;
+  }
+  // The same for an event that stays the caller's.
+  void Given(cl_event event) {
+    if (!timed_) return;
     for (const auto& timing : Timings()) {
       if (timing->device != device_) continue;
-      runtime->api.clRetainEvent(event_);
-      runtime->counters.live_events += 1;
-      timing->Add(event_);
+      Runtime::Get()->api.clRetainEvent(event);
+      Runtime::Get()->counters.live_events += 1;
+      timing->Add(event);
     }
-    runtime->api.clReleaseEvent(event_);
-    event_ = nullptr;
   }
 
  private:
@@ -116,6 +120,7 @@ class Command {
 
 inline void Finish(Device* device) {
   Api& api = Runtime::Get()->api;
+  Runtime::Get()->counters.waits += 1;
   Check(api.clFinish(device->queue), "clFinish");
   if (Timed(device)) Check(api.clFinish(device->profiling), "clFinish");
 }

@@ -8,12 +8,16 @@ import sys
 import numpy as np
 import pytest
 import torch
+import tvm
+import tvm_ffi
 from small_nets import Mlp, made
 
 import burnish
 from burnish import cli
 from burnish.compiler.errors import ArtifactError, ConfigError, PassError, TargetError
 from burnish.compiler.parity import parity
+from burnish.targets.hetero import HeteroTarget
+from burnish.targets.opencl import runtime
 from cuda_stub import build_stub, run_under_stub
 from cuda_support import require_compiler
 from opencl_support import require_device
@@ -52,6 +56,64 @@ def test_three_devices_give_what_one_gives(compiled):
         assert parity(model(x), net(x)).rel <= 1e-5
     rows = {row.name: row for row in model.report.rows}
     assert rows["PartitionGraph"].status == "applied"
+
+
+class Sides(torch.nn.Module):
+    """Two branches, and what joins them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = torch.nn.Linear(24, 16), torch.nn.Conv1d(1, 4, 3, padding=1)
+        self.last = torch.nn.Linear(16, 16)
+
+    def forward(self, x):
+        left = torch.tanh(self.last(torch.relu(self.left(x))))
+        return left + self.right(x[:, None]).mean(1)[:, :16]
+
+
+def _waits(model, *given):
+    model(*given)
+    before = runtime.counters()
+    out = model(*given)
+    after = runtime.counters()
+    assert after["live_sends"] == before["live_sends"]
+    return out, {name: after[name] - before[name] for name in ("waits", "sent")}
+
+
+def test_the_host_waits_for_a_device_only_where_it_reads(monkeypatch):
+    require_device()
+    net, x = made(Sides), torch.randn(3, 24)
+    where = {
+        "placement": {"conv*": "opencl:0", "expand_dims": "opencl:0", "*": "cpu"},
+        "target": "hetero:opencl:0,cpu",
+    }
+    model = burnish.compile(net, (x,), **where, cache=False)
+    cut = next(row for row in model.report.rows if row.name == "PartitionGraph").details
+    # The device's first, the branch that needs nothing of it, then what joins the two.
+    assert [region["device"] for region in cut["regions"]] == ["opencl:0", "cpu", "cpu"]
+    out, counted = _waits(model, x)
+    assert counted == {"waits": 1, "sent": 1}
+    monkeypatch.setattr(HeteroTarget, "queued", {})
+    plain = burnish.compile(net, (x,), **where, cache=False)
+    same, counted = _waits(plain, x)
+    assert counted == {"waits": 4, "sent": 0}, "each copy waits, and then for all of the queue"
+    assert parity(out, net(x)).rel <= 1e-5
+    assert parity(same, net(x)).rel <= 1e-5
+
+
+def test_a_call_that_fails_waits_for_what_the_device_still_reads(compiled, monkeypatch):
+    _, x, model = compiled
+    move = tvm_ffi.get_global_func("burnish.opencl.move")
+
+    def failing(given, _weights):
+        for _ in range(20):
+            move(given, 4, 0)
+        raise MemoryError("no memory left")
+
+    monkeypatch.setattr(model._main, "_main", failing)
+    with pytest.raises(MemoryError, match="no memory left"):
+        model._main(tvm.runtime.tensor(x.numpy()), None)
+    assert runtime.counters()["live_sends"] == 0
 
 
 @pytest.mark.parametrize(

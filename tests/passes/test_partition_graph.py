@@ -169,6 +169,7 @@ def test_any_placement_of_any_graph_moves_each_value_once(given_lines, outputs, 
         for binding in func.body.blocks[0].bindings:
             said.setdefault(binding.var.name, str(func.attrs["burnish.device"]))
     assert {name: said[name] for name in names} == where
+    _nothing_waits_that_could_go_before(after)
     memories = {one.name: one.memory for one in THREE.places}
     for var, func in regions(after).items():
         memory = memories[str(func.attrs["burnish.device"])]
@@ -177,6 +178,21 @@ def test_any_placement_of_any_graph_moves_each_value_once(given_lines, outputs, 
             for ty in types:
                 kind = str(ty.vdevice.target.kind.name).replace("llvm", "cpu")
                 assert f"{kind}:{int(ty.vdevice.vdevice_id)}" == memory, var.name_hint
+
+
+def _nothing_waits_that_could_go_before(after):
+    """Once the host waits for a queue, whatever is called follows from what it waited for."""
+    waited: set[relax.Var] = set()
+    for binding in after["main"].body.blocks[0].bindings:
+        value = binding.value
+        read = list(relax.analysis.free_vars(value))
+        if any(var in waited for var in read):
+            waited.add(binding.var)
+        elif isinstance(value, relax.Call) and "to_vdevice" in str(value.op):
+            if str(read[0].ty.vdevice.target.kind.name) == "opencl":
+                waited.add(binding.var)
+        elif isinstance(value, relax.Call) and isinstance(value.op, tvm.ir.GlobalVar):
+            assert not waited, f"{value.op} could have been called before the host waits"
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,18 @@ import numpy as np
 import psutil
 import pytest
 import tvm
+import tvm_ffi
 
 from burnish.targets.opencl import runtime
 from opencl_support import kernel, load, require_device, zeros
 
 OUT = ("handle", "__global float* out")
 FILL = kernel("out[get_global_id(0)] = value;", OUT, ("float32", "float value"), name="fill")
+SPIN = kernel(
+    "float x = 1; for (int i = 0; i < count; ++i) x = x * 0.999f + 0.5f; out[0] = x;",
+    *(OUT, ("int32", "int count")),
+    name="spin",
+)
 
 
 def test_ten_thousand_calls_leak_nothing() -> None:
@@ -42,6 +48,54 @@ def test_ten_thousand_calls_leak_nothing() -> None:
     assert after["launched"] - before["launched"] == 10_000
     assert after["built"] == before["built"]
     assert grown < 16 * 2**20, f"{grown / 10_000:.0f} bytes a call"
+
+
+def test_ten_thousand_copies_that_nobody_waits_for_leak_nothing() -> None:
+    run = load(FILL).get_function("fill")
+    move = tvm_ffi.get_global_func("burnish.opencl.move")
+
+    def copies(count: int, size: int) -> None:
+        for number in range(count):
+            there = move(tvm.runtime.tensor(np.full(size, number, "float32")), 4, 0)
+            run(zeros((64,), "float32"), number, 1, 64)  # other work of the same queue
+            if number % 100 == 0:
+                assert set(move(there, 1, 0).numpy()) == {number}
+
+    copies(1000, 4096)
+    gc.collect()
+    before = runtime.counters()
+    bytes_before = psutil.Process().memory_info().rss
+    copies(10_000, 4096)
+    assert set(move(move(tvm.runtime.tensor(np.ones(3, "int8")), 4, 0), 1, 0).numpy()) == {1}
+    gc.collect()
+    after = runtime.counters()
+    for name in ("live_buffers", "live_bytes", "live_events", "live_sends"):
+        assert after[name] == before[name], name
+    assert after["live_sends"] == 0
+    assert after["sent"] - before["sent"] == 10_001
+    grown = psutil.Process().memory_info().rss - bytes_before
+    assert grown < 16 * 2**20, f"{grown / 10_000:.0f} bytes a copy"
+
+
+def test_a_tensor_is_held_until_the_device_has_read_it() -> None:
+    run = load(SPIN).get_function("spin")
+    move = tvm_ffi.get_global_func("burnish.opencl.move")
+    out = zeros((1,), "float32")
+    for number in range(20):
+        run(out, 3_000_000, 1, 1)  # the copies wait behind it
+        found = [
+            move(tvm.runtime.tensor(np.full((1 << 16) + at, number + at, "int32")), 4, 0)
+            for at in range(4)
+        ]
+        over = [np.full((1 << 16) + at, -1, "int32") for at in range(4)]  # in freed memory
+        assert runtime.counters()["live_sends"] >= 1
+        for at, one in enumerate(found):
+            assert set(move(one, 1, 0).numpy()) == {number + at}
+        del over
+    assert runtime.counters()["live_sends"] == 0
+    view = tvm.runtime.tensor(np.zeros((4, 4), "float32"))
+    with pytest.raises(ValueError, match="between the host and OpenCL, not from device type 1"):
+        move(view, 1, 0)
 
 
 def test_modules_give_their_kernels_back() -> None:
@@ -96,13 +150,6 @@ def test_a_buffer_larger_than_the_device_allows() -> None:
     with pytest.raises(MemoryError, match=rf"its largest buffer is {device.max_alloc_bytes} bytes"):
         tvm.runtime.empty((device.max_alloc_bytes + 1,), "uint8", tvm.opencl(0))
     assert runtime.counters()["live_buffers"] == before["live_buffers"]
-
-
-SPIN = kernel(
-    "float x = 1; for (int i = 0; i < count; ++i) x = x * 0.999f + 0.5f; out[0] = x;",
-    *(OUT, ("int32", "int count")),
-    name="spin",
-)
 
 
 def test_the_timer_sums_the_times_of_the_device() -> None:
