@@ -72,8 +72,8 @@ def with_groups(
 ) -> list[relax.Binding]:
     """``bindings`` with ``groups`` in the place of those of ``taken``, each after what it reads.
 
-    Near program order, but for queues: what can go into one goes first, and what waits for
-    one comes after what does not.
+    Near program order, but for queues: what can go into one, or leads to it, goes first, and what
+    waits for one comes after what does not.
     """
     places = {binding.var: place for place, binding in enumerate(bindings)}
     every = [*groups, *((binding,) for binding in bindings if binding.var not in taken)]
@@ -218,6 +218,25 @@ def _regions(
     ]
 
 
+def _turns(waits: Sequence[set[int]], queues: Sequence[str]) -> list[int]:
+    """Of groups that are ready, which goes first; ``waits`` are those that each comes after.
+
+    0. One that goes into a queue, 1. one that leads to such a one, 2. one that needs no result of
+    a queue, 3. and 4. those that do, and wait for it: what leads to a queue, and what does not.
+    """
+    leads: set[int] = set()
+    pending = [at for at, queue in enumerate(queues) if queue]
+    while pending:
+        for other in waits[pending.pop()] - leads:
+            leads.add(other)
+            pending.append(other)
+    found = []
+    for at, (needed, own) in enumerate(zip(waits, queues, strict=True)):
+        needs = any(queues[one] not in ("", own) for one in needed)
+        found.append((3 if at in leads or own else 4) if needs else 0 if own else 2 - (at in leads))
+    return found
+
+
 def _ordered(
     groups: Sequence[tuple[relax.Binding, ...]],
     places: dict[relax.Var, int],
@@ -233,11 +252,7 @@ def _ordered(
         waits.append({maker[var] for var in read if var in maker} - {at})
         for other in waits[-1]:
             readers.setdefault(other, []).append(at)
-    # What must be there before a group may be given to its device: results of other queues.
-    foreign = [
-        {one for one in waits[at] if queues[one] not in ("", own)} for at, own in enumerate(queues)
-    ]
-    turn = [2 if others else 0 if queues[at] else 1 for at, others in enumerate(foreign)]
+    turn = _turns(waits, queues)
     rank = [max((places[b.var] for b in group if b.var in places), default=0) for group in groups]
     ready = [(turn[at], rank[at], at) for at, needed in enumerate(waits) if not needed]
     heapq.heapify(ready)

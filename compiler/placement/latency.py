@@ -15,6 +15,8 @@ from burnish.compiler.placement.links import measured_links
 from burnish.compiler.placement.model_problem import Links, Progress
 from burnish.compiler.placement.operators import Operator, Operators, operators_of
 from burnish.compiler.placement.overheads import call_seconds, dispatch_seconds, turn_seconds
+from burnish.compiler.placement.problem import Link
+from burnish.compiler.placement.queues import Step, beside_host, queued_seconds, steps_in_order
 from burnish.compiler.placement.side_by_side import regions_in_order, schedule
 from burnish.compiler.stages import Optimized
 from burnish.passes.region_modules import region_module
@@ -30,7 +32,7 @@ class Latency:
 
     ``error`` is by how much the sum may be off, in seconds, operators' errors taken as apart from
     each other, branches as either side. ``elapsed`` is, where devices work at the same time, what
-    they and what they wait for take together.
+    they, what they wait for and ``transfers`` take together.
     """
 
     devices: Mapping[str, float]
@@ -42,8 +44,8 @@ class Latency:
     @property
     def seconds(self) -> float:
         """The whole."""
-        spent = sum(self.devices.values()) if self.elapsed is None else self.elapsed
-        return spent + self.transfers + self.call
+        in_turns = sum(self.devices.values()) + self.transfers
+        return (in_turns if self.elapsed is None else self.elapsed) + self.call
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data in milliseconds."""
@@ -94,6 +96,11 @@ def predict_latency(
     if isinstance(target, HeteroTarget) and target.concurrent:
         elapsed = _together(optimized.mod, target, model, found.weight_bytes)
         return Latency(spent, 0.0, call, math.sqrt(variance), elapsed)
+    if isinstance(target, HeteroTarget) and not found.uncertain:
+        through = _through_queues(optimized.mod, target, model, found.weight_bytes, links)
+        if through is not None:
+            moved = _transfers(found, optimized, links)
+            return Latency(spent, moved, call, math.sqrt(variance), through)
     moved = _transfers(found, optimized, links)
     away = isinstance(target, HeteroTarget) and any(
         target.place(name).memory != HOST for name in spent
@@ -106,19 +113,49 @@ def predict_latency(
 
 def _together(mod: tvm.IRModule, target: HeteroTarget, model: CostModel, held: int) -> float:
     """Seconds until the last region of devices that work at the same time has ended."""
-    order = regions_in_order(mod)
-    start = dispatch_seconds()
-    taken: dict[str, float] = {}
-    for region in order:
+    order, start = regions_in_order(mod), dispatch_seconds()
+    regions = _regions(mod, target, model, held)
+    taken = {name: seconds + count * start for name, (seconds, count) in regions.items()}
+    apart = len({region.device for region in order}) > 1
+    return schedule(order, taken, turn_seconds() if apart else 0.0)
+
+
+def _through_queues(
+    mod: tvm.IRModule, target: HeteroTarget, model: CostModel, held: int, links: Links
+) -> float | None:
+    """Seconds until all is done where devices work while the host goes on; None where none does."""
+    beside = beside_host(target)
+    if not beside:
+        return None
+    start, cost = dispatch_seconds(), _links_by_memory(target, links)
+    regions = _regions(mod, target, model, held)
+
+    def seconds(step: Step) -> float:
+        if step.region:
+            return regions[step.region][0]
+        return cost[step.memory, step.target].seconds(step.bytes)
+
+    def begin(step: Step) -> float:
+        return regions[step.region][1] * start
+
+    steps = steps_in_order(mod, lambda device: target.place(device).memory)
+    return queued_seconds(steps, beside, seconds, begin)
+
+
+def _regions(
+    mod: tvm.IRModule, target: HeteroTarget, model: CostModel, held: int
+) -> dict[str, tuple[float, float]]:
+    """Seconds of the kernels of each region, and their number."""
+    found: dict[str, tuple[float, float]] = {}
+    for region in regions_in_order(mod):
         one = target.place(region.device).target
         calls = list(operators_of(region_module(mod, region.function)).calls)
         model.measure([operator for operator, _ in calls], one)
         times, _ = model.times([operator for operator, _ in calls], one)
         cache = one.l3 if isinstance(one, CpuTarget) else 0
         count = sum(count for _, count in calls)
-        taken[region.name] = _sum(calls, times, held, cache)[0] + count * start
-    apart = len({region.device for region in order}) > 1
-    return schedule(order, taken, turn_seconds() if apart else 0.0)
+        found[region.name] = _sum(calls, times, held, cache)[0], count
+    return found
 
 
 def _by_device(found: Operators, target: Any) -> list[tuple[str, Any, Calls]]:
@@ -149,11 +186,14 @@ def _transfers(found: Operators, optimized: Optimized, links: Links) -> float:
     target = optimized.target
     if not isinstance(target, HeteroTarget):
         return 0.0
-    known = links(target)
+    cost = _links_by_memory(target, links)
+    return sum(cost[move.source, move.target].seconds(move.bytes) for move in found.moves)
+
+
+def _links_by_memory(target: HeteroTarget, links: Links) -> dict[tuple[str, str], Link]:
     memory = {place.name: place.memory for place in target.places}
     memory[HOST] = HOST
-    cost = {(memory[one.source], memory[one.target]): one for one in known}
-    return sum(cost[move.source, move.target].seconds(move.bytes) for move in found.moves)
+    return {(memory[one.source], memory[one.target]): one for one in links(target)}
 
 
 def _leaves(optimized: Optimized) -> int:

@@ -20,18 +20,19 @@ from tvm import relax
 from burnish.compiler.artifact import cache_folder
 from burnish.compiler.errors import MeasureError
 from burnish.compiler.on_device import put
+from burnish.passes.send_early import BEGIN, MOVE
 from burnish.runtime.tensors import address
 from burnish.targets import native
 from burnish.targets.hetero import HeteroTarget
 
 SOURCE = Path(__file__).with_name("record.c")
 FLAGS = ("-O2", "-fPIC", "-shared")
-BUILTIN = ("vm.", "shape_func")
-"""What the names of the virtual machine's own functions begin with."""
+BUILTIN = ("vm.", "shape_func", BEGIN)
+"""What the names of the virtual machine's own functions begin with, and what computes nothing."""
 
 
 HOST = "cpu:0"
-MOVE = "vm.builtin.to_device"
+MOVES = ("vm.builtin.to_device", MOVE)
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ class Recorder:
         return tuple(found), marks
 
     def _event(self, name: str, arguments: Sequence[Any]) -> Event:
-        if name == MOVE:
+        if name in MOVES:
             tensor, kind, index = arguments[:3]
             there = _named(tvm.runtime.device(int(kind), int(index)))
             here = _named(tensor.device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from burnish.compiler.placement.nearby import estimated
 from burnish.compiler.placement.operators import operators_of
 from burnish.compiler.placement.overheads import dispatch_seconds, turn_seconds
 from burnish.compiler.placement.problem import Link
+from burnish.compiler.placement.queues import Step, beside_host, queued_seconds, steps_in_order
 from burnish.compiler.placement.side_by_side import OrderedRegion, regions_in_order, schedule
 from burnish.targets.choose import choose_target
 from burnish.targets.hetero import HeteroTarget
@@ -301,6 +303,62 @@ def test_latency_of_cores_is_of_the_longest_way_through_them(monkeypatch, tmp_pa
     assert found.seconds == pytest.approx(found.elapsed + 1e-5)
 
 
+@pytest.mark.parametrize("beside", [True, False], ids=["a GPU", "the host's own cores"])
+def test_latency_of_a_queue_is_what_the_host_waits_for(beside, monkeypatch, tmp_path):
+    for name, seconds in (("call", 1e-5), ("dispatch", 1e-6)):
+        monkeypatch.setattr(
+            f"burnish.compiler.placement.latency.{name}_seconds", lambda *_, s=seconds: s
+        )
+    monkeypatch.setattr(
+        "burnish.compiler.placement.latency.beside_host",
+        lambda _: frozenset(("opencl:0",) if beside else ()),
+    )
+
+    class Long(Sides):
+        def forward(self, x):
+            return torch.relu(self.left(x)) + torch.sinh(torch.softmax(self.right(x), 1))
+
+    imported = burnish.import_model(Long().eval(), (torch.randn(2, 6),))
+    placement = {"matmul": "cpu", "softmax": "opencl:0", "sinh": "opencl:0", "*": "cpu"}
+    optimized = burnish.optimize(imported, "hetero:cpu,opencl:0", placement=placement)
+    steps = steps_in_order(optimized.mod, lambda name: {"cpu": "cpu:0"}.get(name, name))
+    went = [step.memory + (f">{step.target}" if step.target else "") for step in steps]
+    # The device's side first; the host's other product before it waits.
+    assert went == ["cpu:0", "cpu:0>opencl:0", "opencl:0", "cpu:0", "opencl:0>cpu:0", "cpu:0"]
+    found = predict_latency(optimized, Given(tmp_path), links=_links)
+    kernels = sum(count for _, count in operators_of(optimized.mod).calls)
+    moves = 2 * (1e-5 + 4 * 8 / 1e10)
+    assert found.transfers == pytest.approx(moves)
+    in_turns = sum(found.devices.values()) + moves + kernels * 1e-6
+    there = found.devices["opencl:0"]
+    assert there >= 1e-3
+    hidden = min(there + moves / 2, 1e-3) if beside else 0.0
+    assert found.seconds == pytest.approx(in_turns - hidden + 1e-5, rel=5e-3)
+
+
+def test_a_queue_takes_its_turn_and_the_host_waits_where_it_reads():
+    cost = {"a": 5.0, "b": 2.0, "c": 1.0, "d": 1.0}
+
+    def ends(steps, beside=("opencl:0", "cuda:0")):
+        taken = lambda step: cost.get(step.region, 0.5)  # noqa: E731
+        return queued_seconds([Step(**one) for one in steps], beside, taken, lambda _: 0.25)
+
+    to, fro = (
+        {"memory": "cpu:0", "target": "opencl:0", "bytes": 1},
+        {"memory": "opencl:0", "target": "cpu:0", "bytes": 1},
+    )
+    there, here = {"memory": "opencl:0", "region": "a"}, {"memory": "cpu:0", "region": "b"}
+    last = {"memory": "cpu:0", "region": "c"}
+    assert ends([to, there]) == 5.5
+    assert ends([to, there, here, fro, last]) == 5.5 + 0.5 + 1.25
+    assert ends([to, there, here, fro, last], beside=()) == 0.5 + 5.25 + 2.25 + 0.5 + 1.25
+    assert ends([here, to, there]) == 2.25 + 0.5 + 5.0
+    assert ends([to, there, to, fro]) == 0.5 + 5.0 + 0.5 + 0.5, "a copy waits for its turn"
+    cuda = {"memory": "cuda:0", "region": "a"}
+    back = {"memory": "cpu:0", "target": "cuda:0", "bytes": 1}
+    assert ends([cuda, back, here]) == 5.0 + 0.5 + 2.25, "the host waits for a copy to CUDA"
+
+
 def test_regions_wait_for_their_device_and_a_turn_for_others():
     def region(name: str, device: str, *reads: str, after: tuple[str, ...] = ()) -> Any:
         return OrderedRegion(tvm.ir.GlobalVar(name), device, reads, after)
@@ -456,3 +514,10 @@ def test_memory_of_a_device_that_is_not_there_is_refused(target):
 def test_sizes_are_read():
     found = burnish.CompileConfig(memory={"a": "2 GB", "b": "1.5MiB", "c": 7, "d": "10 kB"}).memory
     assert found == {"a": 2_000_000_000, "b": 1_572_864, "c": 7, "d": 10_000}
+
+
+def test_only_what_has_cores_of_its_own_works_beside_the_host(monkeypatch):
+    kinds = [SimpleNamespace(kind="cpu"), SimpleNamespace(kind="gpu")]
+    monkeypatch.setattr("burnish.targets.opencl.runtime.devices", lambda: kinds)
+    target = choose_target("hetero:cpu,opencl:0,opencl:1,cuda:sm_90:0,cpu:1")
+    assert beside_host(target) == {"opencl:1", "cuda:0"}
