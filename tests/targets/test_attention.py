@@ -12,7 +12,7 @@ from tvm import relax, tirx
 from tvm.tirx import AllocBuffer
 
 from burnish.targets.cpu import loops
-from burnish.targets.cpu.attention_plan import FEW_ROWS
+from burnish.targets.cpu.attention.plan import FEW_ROWS
 from burnish.targets.cpu.stages import simplified, walk
 
 op = relax.op

@@ -7,7 +7,7 @@ from tvm.ir import Expr, Var
 from tvm.tirx import Stmt
 
 from burnish.targets.cpu import loops
-from burnish.targets.cpu.attention_plan import Plan
+from burnish.targets.cpu.attention.plan import Plan
 from burnish.targets.cpu.vectors import Block
 
 

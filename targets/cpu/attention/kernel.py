@@ -1,19 +1,4 @@
-"""Rule for attention kernels: scores, softmax and weighted sum, a block of queries at a time.
-
-1. Keys are first packed per head into panels ``[N / NB, D, NB]``, values copied beside them, so
-   that scores and weighted sum are register tiles like any packed GEMM; this costs about
-   ``10 / M`` of the scores.
-2. A task is one head of keys and a block of its query rows. Heads of queries that share keys are
-   rows of the same head. A block's scores with up to a few hundred keys stay in the first-level
-   cache: softmax runs on them in place, and the weighted sum of values reads them as the left
-   side of a second register tile. Longer rows go over several blocks of keys with a running
-   maximum, so that memory does not grow with the length.
-3. Under a causal mask, keys that no row of a tile sees are not computed.
-4. A few rows (decoding) read keys and values where they lie.
-
-(The idea is that of FlashAttention, Dao et al. 2022; ours keeps the powers of a block in the
-cache and not in registers.)
-"""
+"""The tasks of an attention kernel: panels to pack, then heads and blocks of rows."""
 
 from __future__ import annotations
 
@@ -21,10 +6,12 @@ from tvm import tirx
 from tvm.ir import Expr, Var
 from tvm.tirx import Stmt
 
-from burnish.targets.attention_form import ATTENTION
-from burnish.targets.cpu import attention_block, loops, maps
-from burnish.targets.cpu.attention_pack import pack, workspaces
-from burnish.targets.cpu.attention_plan import FEW_ROWS, Plan, plan
+from burnish.targets.attention_form import read
+from burnish.targets.cpu import loops, maps
+from burnish.targets.cpu.attention import block
+from burnish.targets.cpu.attention.pack import pack, workspaces
+from burnish.targets.cpu.attention.plan import FEW_ROWS, Plan
+from burnish.targets.cpu.attention.scratch import scratch
 from burnish.targets.target import CpuTarget
 
 _CHUNKS = 4
@@ -37,21 +24,12 @@ def emit(func: tirx.PrimFunc, target: CpuTarget) -> tirx.PrimFunc | None:
     Parameters are those of the function: ``q [B, M, H, D], k [B, N, KV, D], v [B, N, KV, E]``,
     perhaps ``bias``, and the result ``[B, M, H, E]``; ``KV`` divides ``H``.
     """
-    attrs = dict(func.attrs.items()) if func.attrs is not None else {}
-    if ATTENTION not in attrs:
+    attention = read(func)
+    if attention is None:
         return None
-    info = {str(k): v for k, v in attrs[ATTENTION].items()}
-    tensors = [p for p in func.params if hasattr(p, "shape") and len(p.shape) >= 1]
-    q, k, v, *middle, out = tensors
-    if len(middle) != int(info["bias"]):
-        return None
-    bias = middle[0] if middle else None
-    sizes = plan(q, k, v, bias, out, float(info["scale"]), int(info["causal"]), target)
-    if sizes is None:
-        return None
-    return loops.prim_func(
-        func.params, _body(sizes, target), {**{str(a): b for a, b in attrs.items()}, "s_tir": True}
-    )
+    attrs = {str(key): value for key, value in func.attrs.items()}
+    body = _body(Plan.of(attention, target), target)
+    return loops.prim_func(func.params, body, {**attrs, "s_tir": True})
 
 
 def _body(plan: Plan, target: CpuTarget) -> Stmt:
@@ -95,7 +73,7 @@ def _in_chunks(
     tasks: loops.Extent,
     target: CpuTarget,
 ) -> Stmt:
-    own = attention_block.scratch(plan, plan.block)
+    own = scratch(plan, plan.block)
 
     def task(p: Expr) -> Stmt:
         rest, tile = loops.split_two(p, blocks)
@@ -105,7 +83,7 @@ def _in_chunks(
             half = tirx.floordiv(tile, 2)
             tile = tirx.Select(tirx.floormod(tile, 2).equal(0), half, blocks - 1 - half)
         return loops.named(
-            lambda b, kv, tile: attention_block.emit(plan, b, kv, tile, packed, own),
+            lambda b, kv, tile: block.emit(plan, b, kv, tile, packed, own),
             b=b,
             kv=kv,
             tile=tile,
@@ -133,16 +111,19 @@ def _in_chunks(
 
 
 def _in_place(plan: Plan, rows: int) -> Stmt:
-    own = attention_block.scratch(plan, rows)
+    own = scratch(plan, rows)
 
     def task(p: Expr) -> Stmt:
         b, kv = loops.split_two(p, plan.key_heads)
         return own.allocated(
             loops.named(
-                lambda b, kv: attention_block.emit(plan, b, kv, loops.const(0), None, own),
+                lambda b, kv: block.emit(plan, b, kv, loops.const(0), None, own),
                 b=b,
                 kv=kv,
             )
         )
 
     return maps.parallel_or_serial(loops.product([plan.batch, plan.key_heads]), _work(plan), task)
+
+
+__all__ = ["emit"]

@@ -8,6 +8,7 @@ from typing import Any
 from tvm import tirx
 from tvm.ir import Expr, Var
 
+from burnish.targets.attention_form import Attention
 from burnish.targets.cpu import loops
 from burnish.targets.cpu.tiling import RUN
 from burnish.targets.target import CpuTarget
@@ -45,6 +46,24 @@ class Plan:
     width: int
     block: int
     keys: int
+
+    @classmethod
+    def of(cls, attention: Attention, target: CpuTarget) -> Plan:
+        """By the shapes."""
+        q, k, sizes = attention.q, attention.k, attention.sizes
+        lanes = target.lanes
+        width = VECTORS * lanes
+        n, rows = loops.as_int(k.shape[1]), loops.as_int(sizes.rows)
+        if n is not None:
+            width = min(width, max(1, -(-n // lanes)) * lanes)
+        most = max(1, min(6, (target.registers - VECTORS - 1) // VECTORS))
+        mr = most if rows is None else _even_height(min(rows, _BLOCK_ROWS), most)
+        keys = RUN if n is None or n > RUN * 3 // 2 else max(1, -(-n // width)) * width
+        return cls(
+            q, k, attention.v, attention.bias, attention.out, sizes.depth, sizes.values,
+            attention.scale, attention.causal, lanes, sizes.group, mr, width,
+            block=max(1, _BLOCK_ROWS // mr) * mr, keys=keys,
+        )  # fmt: skip
 
     @property
     def batch(self) -> loops.Extent:
@@ -99,39 +118,6 @@ class Plan:
         if known >= self.block:
             rests.add(self.block % self.mr)
         return tuple(sorted(rests - {0}))
-
-
-def plan(
-    q: Var,
-    k: Var,
-    v: Var,
-    bias: Var | None,
-    out: Var,
-    scale: float,
-    causal: int,
-    target: CpuTarget,
-) -> Plan | None:
-    """Sizes by the shapes; ``None`` where head sizes or counts are symbolic."""
-    sizes = [loops.as_int(x) for x in (q.shape[3], v.shape[3], q.shape[2], k.shape[2])]
-    if any(size is None or size < 1 for size in sizes):
-        return None
-    depth, values, heads, key_heads = (size or 0 for size in sizes)
-    if heads % key_heads:
-        return None
-    group = heads // key_heads
-    lanes = target.lanes
-    width = VECTORS * lanes
-    n, m = loops.as_int(k.shape[1]), loops.as_int(q.shape[1])
-    if n is not None:
-        width = min(width, max(1, -(-n // lanes)) * lanes)
-    most = max(1, min(6, (target.registers - VECTORS - 1) // VECTORS))
-    rows = None if m is None else m * group
-    mr = most if rows is None else _even_height(min(rows, _BLOCK_ROWS), most)
-    keys = RUN if n is None or n > RUN * 3 // 2 else max(1, -(-n // width)) * width
-    return Plan(
-        q, k, v, bias, out, depth, values, scale, causal, lanes, group, mr, width,
-        block=max(1, _BLOCK_ROWS // mr) * mr, keys=keys,
-    )  # fmt: skip
 
 
 def _even_height(rows: int, most: int) -> int:
