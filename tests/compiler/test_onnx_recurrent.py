@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
+from example_counts import COMPILED
 from hypothesis import given
 from hypothesis import strategies as st
 from import_support import compiled
@@ -16,7 +17,6 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from burnish.compiler.errors import ImportModelError
 from burnish.compiler.importers import import_model
 from burnish.passes.params import weight_vars
-from examples import COMPILED
 
 FLOAT, INT32 = TensorProto.FLOAT, TensorProto.INT32
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tvm
 import tvm_ffi
+from example_counts import COMPILED
 from hypothesis import given
 from hypothesis import strategies as st
 from kernel_support import Case, module, normal
@@ -16,7 +17,6 @@ from tvm.script import relax as R
 from burnish.passes.channels_last import FoldPadding, PutChannelsLast, WidenConv1d
 from burnish.passes.params import get_params, with_main
 from burnish.passes.sink_transposes import ELEMENTWISE, RULES, SinkTransposes
-from examples import COMPILED
 from relax_support import apply, op_names, random_inputs, random_params
 
 op = relax.op

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import tvm_ffi
+from example_counts import COMPILED
 from hypothesis import given
 from hypothesis import strategies as st
 from kernel_support import Built, Case, compare, lowered, module, normal, reference
@@ -22,7 +23,6 @@ from burnish.passes.qparams import pack_bits
 from burnish.passes.quantize import QuantizeWeights, dequantized_weights
 from burnish.targets.cpu.tiling import choose_width
 from burnish.targets.target import CpuTarget
-from examples import COMPILED
 from relax_support import apply, op_names
 
 op = relax.op

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from example_counts import COMPILED
 from hypothesis import given
 from hypothesis import strategies as st
 from kernel_support import Case, check, lowered, module, normal
 from tvm import relax, tirx
 
 from burnish.passes.take_runs import MOST_RUNS, Run, runs
-from examples import COMPILED
 
 op = relax.op
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from example_counts import COMPILED
 from hypothesis import given
 from hypothesis import strategies as st
 from kernel_support import Case, build, check, compare, lowered, module, normal, reference
@@ -13,7 +14,6 @@ from tvm import relax
 
 from burnish.passes.packed import merged_groups
 from burnish.passes.transposed import Transposed
-from examples import COMPILED
 
 op = relax.op
 

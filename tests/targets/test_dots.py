@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import tvm
+from example_counts import COMPILED
 from hypothesis import given
 from hypothesis import strategies as st
 from kernel_support import Built, Case, build, compare, lowered, module, normal, reference
@@ -19,7 +20,6 @@ from burnish.compiler.config import CompileConfig
 from burnish.targets.cpu import dots
 from burnish.targets.cpu.lowering import PIPELINE
 from burnish.targets.target import CpuTarget, host, parse_target
-from examples import COMPILED
 
 op = relax.op
 GENERIC = parse_target("llvm -mcpu=x86-64-v3 -num-cores=2")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from example_counts import MANY_COMPILED
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_support import check
 from special_cases import EDGES, nothing
-
-from examples import MANY_COMPILED
 
 FEW = settings(max_examples=25)
 """In the full tier too: cases here build many kernels each, and ``test_any_edge`` draws more."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from example_counts import MANY_COMPILED
 from hypothesis import given
 from hypothesis import strategies as st
 from kernel_cases import FAMILIES
 from kernel_support import check
-
-from examples import MANY_COMPILED
 
 # These share their schedule rules with others: one property for all of them.
 RARE = ("conv1d", "conv2d transpose", "adaptive pooling", "group norm", "resize", "ordering")

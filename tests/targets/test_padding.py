@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from example_counts import COMPILED
 from hypothesis import given
 from hypothesis import strategies as st
 from kernel_support import Case, check, lowered, module
@@ -16,7 +17,6 @@ from burnish.targets.cpu.padding import without_padding
 from burnish.targets.cpu.schedule import RULE, schedule
 from burnish.targets.cpu.stages import inlined, read_program, walk
 from burnish.targets.target import host
-from examples import COMPILED
 
 
 def convolution(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from example_counts import COMPILED
 from hypothesis import given
 from hypothesis import strategies as st
 from kernel_support import Case, check, lowered, module, normal
@@ -12,7 +13,6 @@ from tvm import relax, tirx
 
 from burnish.targets.cpu.schedule import RULE, schedule
 from burnish.targets.target import host
-from examples import COMPILED
 
 op = relax.op
 SPACES = st.sampled_from([(), (1,), (5,), (16,), (3, 5), (7, 16), (1, 9), (2, 3, 4)])

@@ -12,7 +12,8 @@ import pytest
 import torch.nn.functional as F
 import tvm
 import tvm_ffi
-from hypothesis import given, settings
+from example_counts import COMPILED
+from hypothesis import given
 from hypothesis import strategies as st
 from kernel_cases import EPILOGUES
 from kernel_support import (
@@ -123,7 +124,7 @@ def cases(draw: st.DrawFn) -> Case:
     )
 
 
-@settings(max_examples=max(25, settings().max_examples // 3))
+@COMPILED
 @given(cases(), st.sampled_from([F2, F4]))
 def test_any_shape_agrees_with_float64(case, algorithm):
     with forced(algorithm):
