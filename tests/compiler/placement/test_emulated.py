@@ -6,6 +6,7 @@ Nothing waits here: times are those that are to be injected, added up, never the
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 from types import ModuleType
 from typing import Any
@@ -20,6 +21,7 @@ from burnish.compiler.placement.choose import choose
 from burnish.compiler.placement.problem import Link
 from support import ROOT
 
+RESULT = json.loads((ROOT / "benchmarks/results/emulated.json").read_text())
 CORES = sorted(os.sched_getaffinity(0))[:2]
 
 
@@ -116,3 +118,27 @@ def test_cores_work_at_the_same_time_and_wait_for_links(benchmark):
     assert injected == pytest.approx(predicted, rel=1e-4)
     assert 0.85 * single[0] <= single[1] <= single[0]  # what joins the branches is fused there
     assert single[1] > 1.1 * injected
+
+
+@pytest.mark.parametrize("number", [0, 17])
+def test_a_problem_of_the_benchmark_gives_the_committed_expectation(benchmark, number):
+    import emulated_problems
+
+    committed = next(row for row in RESULT["rows"] if row["problem"] == number)
+    case = emulated_problems.drawn(number)
+    model = benchmark.problem_of(case, driver.import_model(case.net, case.inputs))
+    best = choose(model.problem).best
+    assert 1e3 * best.seconds == pytest.approx(committed["candidates"][0]["predicted_ms"])
+
+
+def test_the_committed_result_is_of_its_rows_and_stands_in_the_page(benchmark):
+    rows, equal = RESULT["rows"], 1 + RESULT["equal"]
+    assert [row["problem"] for row in rows] == list(range(20))
+    for row in rows:
+        chosen, *others = (one["measured_ms"] for one in row["candidates"])
+        assert len(others) >= 13
+        assert row["best"] == all(chosen <= equal * other for other in others)
+    best = sum(row["best"] for row in rows)
+    assert best >= 17
+    assert benchmark.table(rows) == (ROOT / "benchmarks/results/emulated.txt").read_text()
+    assert f"measured best in {best} of 20" in (ROOT / "docs/placement.md").read_text()
