@@ -45,7 +45,8 @@ class Server:
         return f"rpc://{self.address}/{name}"
 
     def sessions(self) -> list[psutil.Process]:
-        return psutil.Process(self.process.pid).children()
+        found = psutil.Process(self.process.pid).children()
+        return [one for one in found if one.status() != psutil.STATUS_ZOMBIE]
 
     def kill(self) -> None:
         """End it as a power cut would."""

@@ -61,7 +61,7 @@ def _call(content: Any, where: str, digest: str, region: str, inputs: Any, outpu
             session.held.add(digest)
         doing = "running it"
         given = b"".join(one.numpy().tobytes() for one in inputs)
-        returned = bytes(session.call("run", digest, given))
+        returned = session.exchange("run", digest, content=given)
     except Refused as error:
         raise TargetError(f"{where} refuses {region} ({doing}): {error}", stage="run") from None
     except DeviceLost as error:
@@ -80,7 +80,7 @@ def put(session: Session, content: bytes, digest: str) -> None:
             stage="run",
         )
     for start in range(0, len(content), CHUNK):
-        session.call("put", digest, start, content[start : start + CHUNK])
+        session.exchange("put", digest, start, content=content[start : start + CHUNK])
 
 
 def _write(returned: bytes, outputs: Any, where: str) -> None:

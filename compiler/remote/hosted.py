@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
+import socket
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,9 +20,12 @@ from burnish.compiler.measure import MeasureService, describe_machine
 from burnish.targets.isa import instruction_sets
 from burnish.targets.remote.machine import this_machine
 from burnish.targets.remote.session import PREFIX
+from burnish.targets.remote.stream import LARGE, Stream
 from burnish.targets.target import host
 
 ECHO_MOST = 64 << 20
+STREAM_S = 10.0
+"""Seconds that the connection for data, and what comes on it, may be late."""
 TIME_S = 120.0
 """Seconds that one answer of the process that times may take."""
 
@@ -31,6 +36,8 @@ class Hosted:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._open: dict[str, Any] = {}
+        self._listener: socket.socket | None = None
+        self._stream: Stream | None = None
         self._timing: tuple[str, MeasureService] | None = None
 
     def describe(self) -> str:
@@ -42,21 +49,67 @@ class Hosted:
         memory = int(psutil.virtual_memory().total)
         return this_machine(f"{found['cpu']}, {cores}", identity, memory).to_json()
 
-    def echo(self, size: int, _content: bytes) -> bytes:
+    def stream(self) -> str:
+        """Wait for a connection for data; the name that it is to give."""
+        name = secrets.token_hex(16)
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listener.bind(str(self._folder.parent / name))
+        self._listener.listen(1)
+        self._listener.settimeout(STREAM_S)
+        return name
+
+    def streams(self) -> int:
+        """1 when the connection for data is there; another process has it, and hands it over."""
+        if self._listener is None:
+            raise ValueError("no connection for data was asked for")
+        where = Path(self._listener.getsockname())
+        try:
+            giver, _ = self._listener.accept()
+            with giver:
+                giver.settimeout(STREAM_S)
+                _, files, _, _ = socket.recv_fds(giver, 1, 1)
+            own = socket.socket(fileno=files[0])
+            own.setblocking(True)
+            own.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._stream = Stream(own)
+        finally:
+            self._listener.close()
+            self._listener = None
+            where.unlink(missing_ok=True)
+        return 1
+
+    def _content(self, content: bytes, beside: int) -> bytes | bytearray:
+        """The bytes of a call, or those that came beside it."""
+        if not beside:
+            return bytes(content)
+        if self._stream is None:
+            raise ValueError("there is no connection for data")
+        return self._stream.take(beside, STREAM_S)
+
+    def _returned(self, content: bytes) -> bytes | int:
+        """Bytes as an answer, or beside it, and how many those are."""
+        if len(content) < LARGE or self._stream is None:
+            return content
+        self._stream.give(content)
+        return len(content)
+
+    def echo(self, size: int, content: bytes, beside: int) -> bytes | int:
         """``size`` bytes for any content: what the way there and back takes."""
+        self._content(content, beside)
         if not 0 <= size <= ECHO_MOST:
             raise ValueError(f"{size} bytes are not sent back: {ECHO_MOST} at the most")
-        return bytes(size)
+        return self._returned(bytes(size))
 
-    def put(self, digest: str, start: int, content: bytes) -> int:
-        """Add a part to the file of this digest, which has ``start`` bytes; its size then."""
+    def put(self, digest: str, start: int, content: bytes, beside: int) -> bytes:
+        """Add a part to the file of this digest, which has ``start`` bytes."""
+        given = self._content(content, beside)
         path = self._path(digest)
         with path.open("wb" if start == 0 else "r+b") as out:
             out.seek(0, 2)
             if out.tell() != start:
                 raise ValueError(f"part {start} of a file of {out.tell()} bytes")
-            out.write(bytes(content))
-            return out.tell()
+            out.write(given)
+        return b""
 
     def open(self, digest: str, device: str) -> int:
         """Load the region of this digest for a device of this machine."""
@@ -74,8 +127,9 @@ class Hosted:
         path.unlink()
         return 0
 
-    def run(self, digest: str, given: bytes) -> bytes:
+    def run(self, digest: str, content: bytes, beside: int) -> bytes | int:
         """Outputs for inputs, each the bytes of its tensors one after the other."""
+        given = memoryview(self._content(content, beside))
         compiled = self._open.get(digest)
         if compiled is None:
             raise ValueError("the region is not loaded")
@@ -89,7 +143,7 @@ class Hosted:
         if start != len(given):
             raise ValueError(f"the inputs are {start} bytes, and {len(given)} came")
         outputs: Sequence[Any] = compiled(*inputs)
-        return b"".join(np.ascontiguousarray(one).tobytes() for one in outputs)
+        return self._returned(b"".join(np.ascontiguousarray(one).tobytes() for one in outputs))
 
     def time(self, digest: str, said: str, first: int, last: int) -> str:
         """Seconds of the operators ``first`` to ``last`` of a library, as JSON.
@@ -145,7 +199,18 @@ class Hosted:
         return path
 
 
-FUNCTIONS = ("describe", "echo", "put", "open", "run", "time", "forget", "rates")
+FUNCTIONS = (
+    "describe",
+    "stream",
+    "streams",
+    "echo",
+    "put",
+    "open",
+    "run",
+    "time",
+    "forget",
+    "rates",
+)
 
 
 def offered(folder: Path) -> Hosted:

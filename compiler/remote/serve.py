@@ -16,6 +16,7 @@ from pathlib import Path
 
 from burnish.compiler.errors import ConfigError
 from burnish.targets.remote.address import Address
+from burnish.targets.remote.stream import MAGIC, NAME
 
 HANDSHAKE_S = 10.0
 MOST = 64
@@ -125,16 +126,29 @@ def _session(connection: socket.socket, folder: Path) -> None:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     connection.settimeout(HANDSHAKE_S)
     magic, length = struct.unpack("<ii", base.recvall(connection, 8))
-    if magic != base.RPC_MAGIC or not 0 <= length <= 4096:
+    if magic not in (base.RPC_MAGIC, MAGIC) or not 0 <= length <= 4096:
         raise ValueError("what connected does not speak TVM's RPC")
-    base.recvall(connection, length)
-    name = b"server:burnish"
-    connection.sendall(struct.pack("<ii", base.RPC_CODE_SUCCESS, len(name)) + name)
+    name = base.recvall(connection, length).decode()
+    if magic == MAGIC:
+        _hand_over(connection, folder, name)
+        return
+    own = b"server:burnish"
+    connection.sendall(struct.pack("<ii", base.RPC_CODE_SUCCESS, len(own)) + own)
     connection.settimeout(None)
-    with tempfile.TemporaryDirectory(dir=folder) as own:
-        tempfile.tempdir = own
-        offered(Path(own))
+    with tempfile.TemporaryDirectory(dir=folder) as files:
+        tempfile.tempdir = files
+        offered(Path(files))
         _ffi_api.ServerLoop(connection.fileno())
+
+
+def _hand_over(connection: socket.socket, folder: Path, name: str) -> None:
+    """Give a connection for data to the process that waits for it under this name."""
+    if not NAME.fullmatch(name):
+        raise ValueError("a connection for data has no name")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as there:
+        there.settimeout(HANDSHAKE_S)
+        there.connect(str(folder / name))
+        socket.send_fds(there, [b"."], [connection.fileno()])
 
 
 def _reap(children: set[int]) -> None:

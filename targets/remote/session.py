@@ -11,18 +11,19 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Collection
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from burnish.targets.remote.address import Address
+from burnish.targets.remote.sockets import connected_sockets, limit_waits, open_files, shut
+from burnish.targets.remote.stream import LARGE, greeting, receive
 
 LIMIT = "BURNISH_REMOTE_LIMIT_S"
 LIMIT_S = 60.0
 CONNECT_S = 10.0
 PREFIX = "burnish.device."
 """How the names of a server's functions begin."""
-_OPEN_FILES = ("/proc/self/fd", "/dev/fd")
 _connecting = threading.Lock()
 _forgotten: list[object] = []
 """Connections of the process that this one was forked from: ending them would end its own."""
@@ -60,11 +61,15 @@ class Session:
         self.held: set[str] = set()
         """What the server holds for this connection, by digest."""
         self._lock = threading.Lock()
+        self._turns = threading.Lock()
         self._functions: dict[str, Any] = {}
         self._limit = 0.0
-        self._remote, self._socket = _connected(address, min(CONNECT_S, limit_s()))
+        self._stream: socket.socket | None = None
+        short = min(CONNECT_S, limit_s())
+        self._remote, self._socket = _connected(address, short)
         try:
-            self.call("describe", limit=min(CONNECT_S, limit_s()))
+            self.call("describe", limit=short)
+            self._attach(str(self.call("stream", limit=short)), short)
         except Refused as error:
             self.close()
             raise DeviceLost(
@@ -118,22 +123,77 @@ class Session:
                 raise Refused(f"it has no {PREFIX}{name}") from None
             except Exception as error:  # noqa: BLE001 - whatever TVM says, the stream is broken
                 self.close()
-                if time.monotonic() - start >= 0.9 * given:
-                    why = f"did not answer within {given:g} s ({LIMIT} sets the limit)"
-                else:
-                    why = f"has gone ({_first_line(error)}): start it with `{self.address.start}`"
-                raise DeviceLost(f"the server at {self.address} {why}") from None
+                late = time.monotonic() - start >= 0.9 * given
+                raise self._lost(given if late else None, error) from None
+
+    def exchange(self, name: str, *arguments: str | bytes | int, content: bytes) -> bytes:
+        """As :meth:`call` of a function that takes bytes last, and returns bytes.
+
+        What is large goes beside the call, each way (:mod:`.stream`).
+        """
+        with self._turns:
+            beside = len(content) >= LARGE
+            if beside:
+                self._send(content)
+            given = (b"", len(content)) if beside else (content, 0)
+            found = self.call(name, *arguments, *given)
+            return bytes(self._received(found) if isinstance(found, int) else found)
+
+    def _attach(self, name: str, limit: float) -> None:
+        try:
+            self._stream = socket.create_connection((self.address.host, self.address.port), limit)
+            self._stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._stream.sendall(greeting(name))
+            if not self.call("streams", limit=limit):
+                raise ConnectionError("the server did not take it")
+        except OSError as error:
+            self.close()
+            raise DeviceLost(f"no connection for data to {self.address}: {error}") from None
+
+    def _send(self, content: bytes) -> None:
+        with self._waiting() as stream:
+            stream.sendall(struct.pack("<Q", len(content)))
+            stream.sendall(content)
+
+    def _received(self, size: int) -> bytearray:
+        with self._waiting() as stream:
+            return receive(stream, size)
+
+    @contextmanager
+    def _waiting(self) -> Iterator[socket.socket]:
+        """The connection for data with its limit; :class:`DeviceLost` where that ends the wait."""
+        limit = limit_s()
+        if self._stream is None:
+            raise DeviceLost(f"the connection to {self.address} was closed before")
+        try:
+            self._stream.settimeout(limit)
+            yield self._stream
+        except OSError as error:
+            self.close()
+            late = isinstance(error, TimeoutError)
+            raise self._lost(limit if late else None, error) from None
+
+    def _lost(self, limit: float | None, error: Exception) -> DeviceLost:
+        if limit is not None:
+            why = f"did not answer within {limit:g} s ({LIMIT} sets the limit)"
+        else:
+            why = f"has gone ({_first_line(error)}): start it with `{self.address.start}`"
+        return DeviceLost(f"the server at {self.address} {why}")
 
     def close(self) -> None:
         """End the connection; what waits for an answer is told so."""
+        if self._stream is not None:
+            shut(self._stream)
+            self._stream.close()
+            self._stream = None
         if self._socket is not None:
-            _shut(self._socket)
+            shut(self._socket)
             self._socket.close()
             self._socket = None
 
     def _limited(self, seconds: float) -> None:
         if seconds != self._limit and self._socket is not None:
-            _limit(self._socket, seconds)
+            limit_waits(self._socket, seconds)
             self._limit = seconds
 
 
@@ -181,14 +241,14 @@ def _connected(address: Address, limit: float) -> tuple[Any, socket.socket | Non
             made.append(error)
 
     with _connecting:
-        before = set(_files())
+        before = set(open_files())
         thread = threading.Thread(target=connect, name="burnish-connect", daemon=True)
         thread.start()
         thread.join(limit)
-        new = _sockets(address, before)
+        new = connected_sockets(address.port, before)
         if not made:
             for own in new:
-                _shut(own)
+                shut(own)
             thread.join(1.0)
             raise _none(address, f"no answer within {limit:g} s")
     if isinstance(made[0], BaseException):
@@ -205,55 +265,6 @@ def _none(address: Address, why: str) -> DeviceLost:
         f"no device server at {address} ({why}): start one there with `{address.start}`, or take "
         "the device out of the target"
     )
-
-
-def _files() -> dict[int, int]:
-    """A file descriptor of each open file of this process, by the file's number."""
-    folder = next((one for one in _OPEN_FILES if os.path.isdir(one)), "")
-    if not folder:
-        raise OSError("this system does not list a process's open files: no remote devices here")
-    found: dict[int, int] = {}
-    for name in os.listdir(folder):
-        with suppress(OSError):  # it was closed meanwhile
-            found[os.fstat(int(name)).st_ino] = int(name)
-    return found
-
-
-def _sockets(address: Address, known: Collection[int]) -> list[socket.socket]:
-    """Copies of the sockets that are connected to the port, but for those that are known."""
-    found: list[socket.socket] = []
-    for number, descriptor in _files().items():
-        if number in known:
-            continue
-        try:
-            own = socket.socket(fileno=os.dup(descriptor))
-        except OSError:  # no socket, or it was closed meanwhile
-            continue
-        if _port(own) == address.port:
-            found.append(own)
-        else:
-            own.close()
-    return found
-
-
-def _port(own: socket.socket) -> int | None:
-    try:
-        peer = own.getpeername()
-    except OSError:
-        return None
-    return peer[1] if isinstance(peer, tuple) else None
-
-
-def _limit(own: socket.socket, seconds: float) -> None:
-    whole = int(seconds)
-    packed = struct.pack("@ll", whole, max(1, int((seconds - whole) * 1e6)))
-    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-        own.setsockopt(socket.SOL_SOCKET, option, packed)
-
-
-def _shut(own: socket.socket) -> None:
-    with suppress(OSError):  # the other side was first
-        own.shutdown(socket.SHUT_RDWR)
 
 
 def _first_line(error: BaseException) -> str:

@@ -214,18 +214,21 @@ def test_what_a_server_refuses_leaves_the_connection(server):
     with pytest.raises(Refused, match="not sent"):
         open_now.call("open", "0" * 64, "cpu")
     with pytest.raises(Refused, match="known by its sha256"):
-        open_now.call("put", "../../x", 0, b"abc")
-    open_now.call("put", "0" * 64, 0, b"abc")
+        open_now.exchange("put", "../../x", 0, content=b"abc")
+    open_now.exchange("put", "0" * 64, 0, content=b"abc")
     with pytest.raises(Refused, match="part 5 of a file of 3 bytes"):
-        open_now.call("put", "0" * 64, 5, b"abc")
+        open_now.exchange("put", "0" * 64, 5, content=b"abc")
     with pytest.raises(Refused, match="did not arrive as it was sent"):
         open_now.call("open", "0" * 64, "cpu")
     with pytest.raises(Refused, match="not loaded"):
-        open_now.call("run", "0" * 64, b"")
+        open_now.exchange("run", "0" * 64, content=b"")
+    with pytest.raises(Refused, match="not loaded"):
+        open_now.exchange("run", "0" * 64, content=bytes(1 << 20))
     with pytest.raises(Refused, match=r"it has no burnish\.device\.nothing"):
         open_now.call("nothing")
     assert session_to(server.address) is open_now
-    assert bytes(open_now.call("echo", 3, b"")) == bytes(3)
+    for there, back in ((0, 3), (3, 5_000_000), (9_000_000, 2), (9_000_000, 9_000_000)):
+        assert open_now.exchange("echo", back, content=bytes(there)) == bytes(back)
 
 
 def test_the_link_is_measured_once_for_a_server(server, tmp_path):
@@ -261,13 +264,18 @@ def test_a_memory_limit_here_sends_a_part_there(server, tmp_path, monkeypatch, s
 
 
 @pytest.mark.heavy
-def test_opencl_there(server):
+def test_four_devices_two_of_them_there(server):
     require_device()
     net, x = made(Net), torch.randn(2, 3, 6, 5)
-    device = server.device("opencl:0")
-    placement = {"nn.conv2d": "cpu", "*": device}
-    model = burnish.compile(net, (x,), target=f"hetero:cpu,{device}", placement=placement)
-    assert parity(model(x), net(x)).rel <= 1e-5
+    one, two = server.device(), server.device("opencl:0")
+    placement = {"nn.conv2d": "opencl:0", "matmul": two, "nn.relu": "cpu", "*": one}
+    target = f"hetero:opencl:0,cpu,{one},{two}"
+    model = burnish.compile(net, (x,), target=target, placement=placement, cache=False)
+    for _ in range(3):
+        x = torch.randn(x.shape)
+        assert parity(model(x), net(x)).rel <= 1e-5
+    cut = next(row for row in model.report.rows if row.name == "PartitionGraph").details
+    assert {one["device"] for one in cut["regions"]} == set(target[len("hetero:") :].split(","))
 
 
 @pytest.mark.heavy
