@@ -22,6 +22,8 @@ FOLDERS := compiler models passes targets
 # Tests run in so many processes at once; a test and its neighbours in a file mostly share one.
 JOBS ?= 2
 PYTEST := python -m pytest -n $(JOBS) --dist worksteal
+TYPES := $(BIN)/mypy -p burnish
+IMPORTS := cd build/ns && "$(abspath $(BIN))/lint-imports" --no-logo --config "$(CURDIR)/pyproject.toml"
 
 .PHONY: help
 help: ## this list
@@ -60,18 +62,22 @@ lint: $(READY) ## ruff: lint and format
 
 .PHONY: types
 types: $(READY) links ## mypy on the source folders
-	$(BIN)/mypy -p burnish
+	$(TYPES)
 
 .PHONY: imports
 imports: $(READY) links ## import-linter: one direction between the folders
-	cd build/ns && "$(abspath $(BIN))/lint-imports" --no-logo --config "$(CURDIR)/pyproject.toml"
+	$(IMPORTS)
 
+# Types and import rules keep one core busy: they run beside the tests, and are told after them.
 .PHONY: test
-test: lint types imports ## lint, types, import rules and the default tests
-	$(BIN)/$(PYTEST)
+test: lint links ## lint, then types, import rules and the default tests
+	@($(TYPES) && $(IMPORTS)) > build/rules.log 2>&1 & rules=$$!; \
+	trap 'kill $$rules 2> /dev/null || true' EXIT; failed=0; \
+	$(BIN)/$(PYTEST) || failed=$$?; \
+	wait $$rules || failed=$$?; cat build/rules.log; exit $$failed
 
 .PHONY: test-all
-test-all: $(READY) ## the heavy tests, and the property tests with 500 examples each
+test-all: $(READY) ## the heavy tests, and the property tests with more examples
 	BURNISH_FULL=1 $(BIN)/$(PYTEST) -m "heavy or property"
 
 # TensorFlow in an environment of its own: most who use Burnish have none.
