@@ -16,6 +16,7 @@ from tvm import relax
 
 from burnish.compiler import environment
 from burnish.compiler.config import CompileConfig
+from burnish.compiler.device_errors import Devices, Watched
 from burnish.compiler.errors import TargetError
 from burnish.compiler.libraries import TENSORRT
 from burnish.compiler.on_cores import OnCores
@@ -98,22 +99,21 @@ class Compiled:
                 self._use_threads = threads.adopt(self._loaded)
                 offered = (*BUILT_IN, REMOTE)
                 _offer([one.backend for one in target.places if one.backend in offered])
-                self._main = on = OnDevices(
+                on = OnDevices(
                     self._loaded,
                     list(self.params.values()),
                     [one.device() for one in target.memories],
                     self.memories,
                 )
+                self._main = Told(on) if target.remote else self._watched(on)
                 # A model whose operators all went to the host is as any of one CPU.
                 here = not any(self.memories) and not target.remote
                 self._to_record = pool.AVAILABLE and signature.static and here
                 self._new_machine = on.machine
-                if target.remote:
-                    self._main = Told(on)
             else:
                 _offer(config.libraries)
-                self._main = OnDevice(
-                    self._loaded, list(self.params.values()), tvm.device(target.kind)
+                self._main = self._watched(
+                    OnDevice(self._loaded, list(self.params.values()), tvm.device(target.kind))
                 )
         self._weights = tvm_ffi.convert(list(self.params.values()))
         self._addresses = {address(value) for value in self.params.values()}
@@ -126,7 +126,9 @@ class Compiled:
         """Run the model.
 
         Raises :class:`~burnish.compiler.errors.InvalidInputError` for a wrong number, dtype or
-        shape of inputs.
+        shape of inputs, :class:`~burnish.compiler.device_errors.DeviceError` where a device that
+        is not the host fails, :class:`~burnish.compiler.on_cores.RegionError` where a region on
+        cores of its own does, or takes too long.
         """
         plain = self._plain and not kwargs and len(args) == len(self._slots)
         leaves: Sequence[Any] = args if plain else self.signature.flatten(args, kwargs)
@@ -169,6 +171,12 @@ class Compiled:
             f"{self.target.why_not_here()}; save it, and load it there",
             stage="run",
         )
+
+    def _watched(self, main: Devices) -> Watched:
+        """``main`` whose failures say on which device and in which region they are."""
+        rows = (row.details.get("regions", ()) for row in self.report.rows)
+        regions = {str(one["name"]): str(one["device"]) for row in rows for one in row}
+        return Watched(main, regions, list(self.kernels), self._ir)
 
     @property
     def params_bytes(self) -> int:

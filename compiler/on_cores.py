@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotDone
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import tvm
@@ -22,6 +22,8 @@ from burnish.passes.start_regions import FIELD, START, VALUE
 from burnish.runtime import threads
 from burnish.targets.core_sets import bind
 
+LOOK_S = 0.2
+"""How often a wait looks whether what it waits for can still come."""
 LIMIT_S = 600.0
 """A call of a model that takes longer is given up."""
 END_S = 1.0
@@ -32,6 +34,10 @@ class RegionError(BurnishError):
     """A region did not end, or its cores cannot be used."""
 
 
+class NotEnded(RegionError):
+    """A region took longer than a call may."""
+
+
 @dataclass
 class Started:
     """What a region will return, or a field of it."""
@@ -39,15 +45,25 @@ class Started:
     region: str
     future: Future[Any]
     fields: tuple[int, ...] = ()
+    device: str = ""
+    thread: threading.Thread | None = None
 
     def value(self, until: float) -> Any:
         """The value once it is there; raises what the region raised, or :class:`RegionError`."""
-        try:
-            found = self.future.result(max(0.0, until - time.monotonic()))
-        except NotDone:
-            if self.future.done():
-                raise
-            raise RegionError(f"{self.region} has not ended in time", stage="run") from None
+        while True:
+            left = until - time.monotonic()
+            try:
+                found = self.future.result(max(0.0, min(left, LOOK_S)))
+                break
+            except NotDone:
+                if self.future.done():
+                    raise
+                where = f"{self.region} on {self.device}"
+                if self.thread is not None and not self.thread.is_alive():
+                    text = f"{where} will not end: the thread of its cores is gone"
+                    raise RegionError(text, stage="run") from None
+                if left <= LOOK_S:
+                    raise NotEnded(f"{where} has not ended in time", stage="run") from None
         for place in self.fields:
             found = found[place]
         return found
@@ -61,12 +77,13 @@ class _Call:
     """One call of a model: when it must be done, the regions it started, and what it failed by."""
 
     queues: Mapping[str, queue.SimpleQueue[Job | None]]
+    threads: Mapping[str, threading.Thread]
     until: float
     started: list[Started] = field(default_factory=list)
     fault: BaseException | None = None
 
     def start(self, device: str, region: str, arguments: tuple[Any, ...]) -> Started:
-        made = Started(region, Future())
+        made = Started(region, Future(), device=device, thread=self.threads[device])
         self.started.append(made)
         self.queues[device].put((made, arguments, self.until))
         return made
@@ -84,12 +101,17 @@ def _start(device: str, region: str, *arguments: Any) -> Started:
 
 
 def _field(started: Started, place: int) -> Started:
-    return Started(started.region, started.future, (*started.fields, int(place)))
+    return replace(started, fields=(*started.fields, int(place)))
 
 
 def _value(started: Started) -> Any:
     try:
         return started.value(_now.call.until)
+    except NotEnded as error:
+        late = next((one for one in _now.call.started if not one.future.done()), started)
+        told = f"{late.region} on {late.device} has not ended in time"
+        _now.call.fault = NotEnded(told, stage="run")
+        raise _now.call.fault from error
     except BaseException as error:
         _now.call.fault = error
         raise
@@ -124,6 +146,7 @@ class OnCores:
         self._main = relax.VirtualMachine(library, tvm.cpu())["main"]
         self._weights = tvm_ffi.convert(list(weights))
         self._queues: dict[str, queue.SimpleQueue[Job | None]] = {}
+        self._threads: dict[str, threading.Thread] = {}
         self._process = 0
         self._lost = ""
         self._open: _Call | None = None
@@ -136,13 +159,13 @@ class OnCores:
             self._begin()
         elif self._open is not None:  # interrupted while it was waited for
             self._settle(self._open)
-        call = _Call(self._queues, time.monotonic() + self._limit_s)
+        call = _Call(self._queues, self._threads, time.monotonic() + self._limit_s)
         outer, _now.call, self._open = getattr(_now, "call", None), call, call
         try:
             return self._main(*arguments[:-1], self._weights)
         except Exception:
             if call.fault is not None:  # the machine tells its class only where that is built in
-                raise call.fault from None
+                raise call.fault from call.fault.__cause__
             raise
         finally:
             _now.call = outer
@@ -158,6 +181,7 @@ class OnCores:
             work = (self._queues[name], machine, own_pool, name, cores)
             one = threading.Thread(target=_work, args=work, name=f"burnish-{name}", daemon=True)
             one.start()
+            self._threads[name] = one
             weakref.finalize(self, _end, self._queues[name], one)
 
     def _settle(self, call: _Call) -> None:
@@ -211,8 +235,13 @@ def _run(
             raise refused
         given = [one.value(until) if isinstance(one, Started) else one for one in arguments]
         started.future.set_result(machine[started.region](*given))
-    except BaseException as error:  # noqa: BLE001 - whatever it is, the call that waits ends by it
+    except RegionError as error:
         started.future.set_exception(error)
+    except BaseException as error:  # noqa: BLE001 - whatever it is, the call that waits ends by it
+        said = str(error).strip() or type(error).__name__
+        told = RegionError(f"{started.region} on {started.device} failed: {said}", stage="run")
+        told.__cause__ = error
+        started.future.set_exception(told)
 
 
 __all__ = ["LIMIT_S", "OnCores", "RegionError", "register"]

@@ -20,7 +20,7 @@ class OnDevice:
         weights: Sequence[tvm.runtime.Tensor],
         device: tvm.runtime.Device,
     ) -> None:
-        self._device = device
+        self._library, self._device, self.memories = library, device, (device,)
         self._main = relax.VirtualMachine(library, device)["main"]
         self._weights = tvm_ffi.convert([self._sent(value) for value in weights])
 
@@ -30,6 +30,12 @@ class OnDevice:
         if isinstance(result, tvm.runtime.Tensor):
             return self._back(result)
         return tvm_ffi.convert([self._back(value) for value in result])
+
+    def noted(self, note: Any, *arguments: Any) -> None:
+        """The same call, each function that it runs told to ``note`` (TVM's instrument)."""
+        machine = relax.VirtualMachine(self._library, self._device)
+        machine.set_instrument(note)
+        machine["main"](*map(self._sent, arguments[:-1]), self._weights)
 
     def _sent(self, value: Any) -> tvm.runtime.Tensor:
         tensor = value if isinstance(value, tvm.runtime.Tensor) else tvm_ffi.from_dlpack(value)
@@ -58,6 +64,17 @@ class OnDevices:
         self._library, self._memories = library, list(memories)
         self._main = self.machine()["main"]
         self._weights = tvm_ffi.convert(put(weights, memories, places))
+
+    @property
+    def memories(self) -> list[tvm.runtime.Device]:
+        """Its devices, the host first."""
+        return self._memories
+
+    def noted(self, note: Any, *arguments: Any) -> None:
+        """The same call, each function that it runs told to ``note`` (TVM's instrument)."""
+        machine = relax.VirtualMachine(self._library, self._memories)
+        machine.set_instrument(note)
+        machine["main"](*arguments[:-1], self._weights)
 
     def machine(self) -> tvm.runtime.Module:
         """A virtual machine of its own for the library and these devices."""

@@ -126,7 +126,7 @@ class Recorder:
             there = _named(tvm.runtime.device(int(kind), int(index)))
             here = _named(tensor.device)
             if here == there:  # handed on as it is
-                return Event(name, device=HOST)
+                return Event(BUILTIN[0] + name, device=HOST)
             shape = tuple(int(extent) for extent in tensor.shape)
             size = math.prod(shape) * int(tvm.DataType(str(tensor.dtype)).itemsize)
             return Event(f"{here} to {there}", (shape, size), device=there)

@@ -127,8 +127,10 @@ def test_an_error_in_a_region_ends_the_call_and_not_the_next(compiled, monkeypat
     net, x, model = compiled
     with monkeypatch.context() as patched:
         _with_machine(patched, SECOND, _Failing())
-        with pytest.raises(MemoryError, match="no memory left for"):
+        message = rf"region\d on {SECOND} failed: no memory left for region"
+        with pytest.raises(RegionError, match=message) as failed:
             model(x)
+        assert isinstance(failed.value.__cause__, MemoryError)
     assert parity(model(x), net(x)).rel <= 1e-5
 
 
@@ -138,10 +140,24 @@ def test_a_region_that_does_not_end_is_given_up(compiled, monkeypatch):
     slow = OnCores(model._loaded, list(model.params.values()), cores, limit_s=0.1)
     _with_machine(monkeypatch, SECOND, _Slow())
     inputs = [slot.take(leaf) for slot, leaf in zip(model._slots, [x], strict=True)]
-    with pytest.raises(RegionError, match="has not ended in time"):
+    with pytest.raises(RegionError, match=rf"region\d on {SECOND} has not ended in time"):
         slow(*inputs, None)
     with pytest.raises(RegionError, match="an earlier call was given up"):
         slow(*inputs, None)
+
+
+def test_a_thread_that_is_gone_is_not_waited_for(compiled, monkeypatch):
+    _, x, model = compiled
+    cores = {name: [core] for name, core in zip((FIRST, SECOND), CORES, strict=True)}
+    lone = OnCores(model._loaded, list(model.params.values()), cores)
+    inputs = [slot.take(leaf) for slot, leaf in zip(model._slots, [x], strict=True)]
+    lone(*inputs, None)
+    lone._queues[SECOND].put(None)
+    lone._threads[SECOND].join(10)
+    start = time.monotonic()
+    with pytest.raises(RegionError, match=rf"on {SECOND} will not end: the thread of its cores is"):
+        lone(*inputs, None)
+    assert time.monotonic() - start < 60
 
 
 def test_a_region_reads_nothing_that_it_could_do_without(compiled):
