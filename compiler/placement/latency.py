@@ -92,9 +92,9 @@ def predict_latency(
         variance += squares
         apart = [(op, side) for op, side in found.uncertain if op.device in ("", device)]
         variance += abs(_sum(apart, times, found.weight_bytes, cache)[0]) ** 2
-    call = call_seconds(target, _leaves(optimized))
     if isinstance(target, HeteroTarget) and target.concurrent:
         elapsed = _together(optimized.mod, target, model, found.weight_bytes)
+        call = call_seconds(target, _leaves(optimized))
         return Latency(spent, 0.0, call, math.sqrt(variance), elapsed)
     if isinstance(target, HeteroTarget) and not found.uncertain:
         through = _through_queues(optimized.mod, target, model, found.weight_bytes, links)
@@ -102,11 +102,15 @@ def predict_latency(
             moved = _transfers(found, optimized, links)
             return Latency(spent, moved, call, math.sqrt(variance), through)
     moved = _transfers(found, optimized, links)
-    away = isinstance(target, HeteroTarget) and any(
-        target.place(name).memory != HOST for name in spent
+    away = (
+        any(target.place(name).memory != HOST for name in spent)
+        if isinstance(target, HeteroTarget)
+        else not isinstance(target, CpuTarget)
     )
-    if away or found.uncertain:
-        # Such calls are not recorded: the virtual machine starts each kernel.
+    recorded = not (away or found.uncertain)
+    call = call_seconds(target, _leaves(optimized), recorded=recorded)
+    if not recorded:
+        # The virtual machine starts each kernel.
         call += dispatch_seconds() * sum(count for _, count in found.calls)
     return Latency(spent, moved, call, math.sqrt(variance))
 

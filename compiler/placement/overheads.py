@@ -58,20 +58,35 @@ class _Turns(torch.nn.Module):
 
 
 def call_seconds(
-    target: Any, leaves: int, *, cache_dir: str | os.PathLike[str] | None = None
+    target: Any,
+    leaves: int,
+    *,
+    recorded: bool = True,
+    cache_dir: str | os.PathLike[str] | None = None,
 ) -> float:
     """What a call costs beside its kernels on this machine, for inputs and outputs in number.
 
     Of torch's tensors: NumPy's arrays cost some microseconds more each. From two networks of nothing but the smallest kernels, one with one input and output, one with
-    four of each; kept between runs. For cores that work at the same time it has the start of one
+    four of each; kept between runs. What is not ``recorded`` goes by the virtual machine, which
+    costs more (:mod:`burnish.compiler.replay`): it is timed with an open size. For cores that work at the same time it has the start of one
     region, and the wait for its end.
     """
     if not isinstance(target, HeteroTarget | CpuTarget):
         target = target.host
     elif isinstance(target, HeteroTarget) and target.concurrent:
-        target = f"hetero:{_cores(1)[0]}"
+        target, recorded = f"hetero:{_cores(1)[0]}", True
+    elif isinstance(target, HeteroTarget):
+        target = target.host
+    what = "halves" if recorded else "open halves"
     spent = [
-        _call_s(_Halves(), [torch.ones(1, 16)] * count, target, f"halves {count}", cache_dir)
+        _call_s(
+            _Halves(),
+            [torch.ones(1, 16)] * count,
+            target,
+            f"{what} {count}",
+            cache_dir,
+            dynamic=None if recorded else {f"given_{at}": {0: "rows"} for at in range(count)},
+        )
         for count in (1, 4)
     ]
     each = max(0.0, (spent[1] - spent[0]) / 6)
@@ -135,6 +150,7 @@ def _call_s(
     what: str,
     cache_dir: str | os.PathLike[str] | None,
     placement: Mapping[str, str] | None = None,
+    dynamic: Mapping[str, Any] | None = None,
 ) -> float:
     """Seconds of a call of a network, taken once."""
     cache = TimingCache(cache_dir or cache_folder() / "calls")
@@ -148,18 +164,27 @@ def _call_s(
     key = TimingCache.key(**parts)
     timing = cache.get(key)
     if timing is None:
-        timing = _call_timing(net, given, target, placement or {})
+        timing = _call_timing(net, given, target, placement or {}, dynamic)
         cache.put_all({key: {**parts, "timing": timing.to_dict()}})
     return timing.p50 / 1e3
 
 
 def _call_timing(
-    net: torch.nn.Module, given: list[torch.Tensor], target: Any, placement: Mapping[str, str]
+    net: torch.nn.Module,
+    given: list[torch.Tensor],
+    target: Any,
+    placement: Mapping[str, str],
+    dynamic: Mapping[str, Any] | None,
 ) -> Timing:
     from burnish.compiler import driver
 
     compiled = driver.compile(
-        net.eval(), tuple(given), target=target, placement=dict(placement), cache=False
+        net.eval(),
+        tuple(given),
+        target=target,
+        placement=dict(placement),
+        dynamic=dynamic,
+        cache=False,
     )
     with (
         tempfile.TemporaryDirectory(prefix="burnish-call-") as folder,

@@ -477,7 +477,7 @@ def test_a_device_that_comes_close_is_timed_too(optimized, tmp_path, times, held
 
 
 def test_predicted_latency_is_the_sum_of_its_parts(optimized, tmp_path, monkeypatch):
-    monkeypatch.setattr("burnish.compiler.placement.latency.call_seconds", lambda *_: 1e-6)
+    monkeypatch.setattr("burnish.compiler.placement.latency.call_seconds", lambda *_, **__: 1e-6)
     found = predict_latency(optimized, Given(tmp_path))
     calls = sum(count for _, count in operators_of(optimized.mod).calls)
     assert found.seconds == pytest.approx(1e-3 * calls + 1e-6)
@@ -491,7 +491,7 @@ def test_branches_are_started_by_the_virtual_machine_which_costs_more(tmp_path, 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return torch.cond(x.sum() > 0, lambda y: y @ y, lambda y: y + 1, (x,))
 
-    monkeypatch.setattr("burnish.compiler.placement.latency.call_seconds", lambda *_: 0.0)
+    monkeypatch.setattr("burnish.compiler.placement.latency.call_seconds", lambda *_, **__: 0.0)
     monkeypatch.setattr("burnish.compiler.placement.latency.dispatch_seconds", lambda: 1e-6)
     branch = driver.optimize(driver.import_model(Branch(), (torch.ones(8, 8),)), "cpu")
     found = predict_latency(branch, Given(tmp_path))
