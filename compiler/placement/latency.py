@@ -96,12 +96,6 @@ def predict_latency(
         elapsed = _together(optimized.mod, target, model, found.weight_bytes)
         call = call_seconds(target, _leaves(optimized))
         return Latency(spent, 0.0, call, math.sqrt(variance), elapsed)
-    if isinstance(target, HeteroTarget) and not found.uncertain:
-        through = _through_queues(optimized.mod, target, model, found.weight_bytes, links)
-        if through is not None:
-            moved = _transfers(found, optimized, links)
-            return Latency(spent, moved, call, math.sqrt(variance), through)
-    moved = _transfers(found, optimized, links)
     away = (
         any(target.place(name).memory != HOST for name in spent)
         if isinstance(target, HeteroTarget)
@@ -109,6 +103,11 @@ def predict_latency(
     )
     recorded = not (away or found.uncertain)
     call = call_seconds(target, _leaves(optimized), recorded=recorded)
+    moved = _transfers(found, optimized, links)
+    if isinstance(target, HeteroTarget) and not found.uncertain:
+        through = _through_queues(optimized.mod, target, model, found.weight_bytes, links)
+        if through is not None:
+            return Latency(spent, moved, call, math.sqrt(variance), through)
     if not recorded:
         # The virtual machine starts each kernel.
         call += dispatch_seconds() * sum(count for _, count in found.calls)
