@@ -66,10 +66,11 @@ def call_seconds(
 ) -> float:
     """What a call costs beside its kernels on this machine, for inputs and outputs in number.
 
-    Of torch's tensors: NumPy's arrays cost some microseconds more each. From two networks of nothing but the smallest kernels, one with one input and output, one with
-    four of each; kept between runs. What is not ``recorded`` goes by the virtual machine, which
-    costs more (:mod:`burnish.compiler.replay`): it is timed with an open size. For cores that work at the same time it has the start of one
-    region, and the wait for its end.
+    Of torch's tensors: NumPy's arrays cost some microseconds more each. From two networks of
+    nothing but the smallest kernels, one with one input and output, one with four of each; kept
+    between runs. What is not ``recorded`` goes by the virtual machine, which costs more
+    (:mod:`burnish.compiler.replay`): it is timed with an open size. For cores that work at the
+    same time it has the start of one region, and the wait for its end.
     """
     if not isinstance(target, HeteroTarget | CpuTarget):
         target = target.host
@@ -191,9 +192,9 @@ def _call_timing(
         MeasureService(1) as service,
     ):
         runner = ArtifactRunner(compiled.save(f"{folder}/call.burnish"))
-        return service.take_turns(
-            {"call": runner}, tuple(given), rounds=CALL_ROUNDS, budget_s=2.0
-        )["call"]
+        return service.take_turns({"call": runner}, tuple(given), rounds=CALL_ROUNDS, budget_s=2.0)[
+            "call"
+        ]
 
 
 __all__ = ["call_seconds", "dispatch_seconds", "turn_seconds"]

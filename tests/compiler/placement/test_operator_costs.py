@@ -288,7 +288,7 @@ def test_branches_are_put_on_cores_that_work_at_the_same_time(tmp_path):
 def test_latency_of_cores_is_of_the_longest_way_through_them(monkeypatch, tmp_path):
     for name, seconds in (("call", 1e-5), ("dispatch", 1e-6), ("turn", 1e-4)):
         monkeypatch.setattr(
-            f"burnish.compiler.placement.latency.{name}_seconds", lambda *_, s=seconds: s
+            f"burnish.compiler.placement.latency.{name}_seconds", lambda *_, s=seconds, **__: s
         )
     imported = burnish.import_model(Sides().eval(), (torch.randn(2, 6),))
     # A product of each side on one core, what follows it on the other, the sum on the first.
@@ -307,7 +307,7 @@ def test_latency_of_cores_is_of_the_longest_way_through_them(monkeypatch, tmp_pa
 def test_latency_of_a_queue_is_what_the_host_waits_for(beside, monkeypatch, tmp_path):
     for name, seconds in (("call", 1e-5), ("dispatch", 1e-6)):
         monkeypatch.setattr(
-            f"burnish.compiler.placement.latency.{name}_seconds", lambda *_, s=seconds: s
+            f"burnish.compiler.placement.latency.{name}_seconds", lambda *_, s=seconds, **__: s
         )
     monkeypatch.setattr(
         "burnish.compiler.placement.latency.beside_host",
