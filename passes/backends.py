@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
+import tvm
 from tvm import relax
 
 from burnish.passes.regions import Region
@@ -64,6 +65,14 @@ class Backend(Protocol):
     def compile(self, region: Region, weights: Mapping[str, np.ndarray], name: str) -> Code:
         """The code of a region. ``weights`` has the values of its inputs that are weights, by
         name; ``name`` is one that no other region of the model has, fit for C."""
+
+
+@runtime_checkable
+class ReadsModule(Protocol):
+    """A code generator that takes calls of the module's own kernels too, and so has to see them."""
+
+    def within(self, mod: tvm.IRModule) -> Backend:
+        """The same, for regions of ``mod``."""
 
 
 registered: dict[str, Backend] = {}

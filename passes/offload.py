@@ -9,7 +9,7 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from burnish.passes.backends import Backend, Code
+from burnish.passes.backends import Backend, Code, ReadsModule
 from burnish.passes.params import get_params, with_main, with_params
 from burnish.passes.place import nodes
 from burnish.passes.region_modules import REGION
@@ -49,6 +49,7 @@ class OffloadRegions:
 def offloaded(mod: tvm.IRModule, backend: Backend, *, worth_it: bool = True) -> tvm.IRModule:
     """What :class:`OffloadRegions` does; the argument is untouched."""
     weights = get_params(mod)
+    maker = backend.within(mod) if isinstance(backend, ReadsModule) else backend
     stored: dict[relax.Var, np.ndarray] = {}
     sources: dict[str, str] = {}
     count = 0
@@ -59,7 +60,7 @@ def offloaded(mod: tvm.IRModule, backend: Backend, *, worth_it: bool = True) -> 
             return None
         own = {var.name: weights[var.name].numpy() for var in region.inputs if var.name in weights}
         name = _symbol(mod, backend, count)
-        code = backend.compile(region, own, name)
+        code = maker.compile(region, own, name)
         count += 1
         kept = []
         for array in code.stored:

@@ -10,6 +10,7 @@ from burnish.targets.cuda.target import CudaTarget, parse_cuda
 from burnish.targets.described import of_fields
 from burnish.targets.hetero import HeteroTarget, parse_hetero
 from burnish.targets.opencl.target import OpenclTarget, parse_opencl
+from burnish.targets.remote.address import PREFIX as RPC
 from burnish.targets.target import CpuTarget, parse_target
 
 Target: TypeAlias = CpuTarget | CudaTarget | OpenclTarget | HeteroTarget
@@ -30,6 +31,11 @@ def choose_target(text: str | Target) -> Target:
     if isinstance(text, CudaTarget | OpenclTarget | HeteroTarget):
         return text
     if isinstance(text, str):
+        if text.strip().startswith(RPC):
+            raise ValueError(
+                f"{text.strip()!r} is a device of another machine, for a model that runs here: "
+                f'say target="{hetero.PREFIX}{text.strip()},cpu"'
+            )
         parse = _PARSERS.get(text.strip().partition(":")[0])
         if parse is not None:
             return parse(text)

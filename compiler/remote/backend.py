@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import tvm
+import tvm_ffi
 from tvm import relax
 
 from burnish.compiler.config import CompileConfig
@@ -30,13 +31,19 @@ class Remote:
     """A device of another machine, through the interface of other code generators.
 
     A region is compiled by our own pipeline for the machine there, and saved as an artifact, with
-    its weights, which is a weight of the model here. ``config`` is that of the whole model.
+    its weights, which is a weight of the model here. ``config`` is that of the whole model,
+    ``mod`` where the kernels are that a region calls by name.
     """
 
     place: Place
     config: CompileConfig = field(default_factory=CompileConfig)
+    mod: tvm.IRModule | None = None
     name = "remote"
     memory = "cpu"
+
+    def within(self, mod: tvm.IRModule) -> Remote:
+        """The same, for regions that call kernels of ``mod``."""
+        return replace(self, mod=mod)
 
     def why_not(self, call: relax.Expr) -> str:
         """What that device's own support says, and that sizes are known and types are NumPy's."""
@@ -61,7 +68,8 @@ class Remote:
     def compile(self, region: Region, weights: Mapping[str, np.ndarray], name: str) -> Code:
         """An artifact; the function gets the device, its digest, the region and its inputs."""
         name = name.removeprefix(f"{self.name}_").rpartition("_")[0] or name
-        content = region_artifact(region, weights, name, self.place, self.config)
+        module, signature = region_program(region, weights, self.mod)
+        content = region_artifact(module, signature, name, self.place, self.config)
         digest = hashlib.sha256(content).hexdigest()
         count = sum(var.name not in weights for var in region.inputs)
         said = (self.place.name, digest, name, count)
@@ -70,13 +78,13 @@ class Remote:
 
 
 def region_artifact(
-    region: Region,
-    weights: Mapping[str, np.ndarray],
+    module: tvm.IRModule,
+    signature: Signature,
     name: str,
     place: Place,
     config: CompileConfig,
 ) -> bytes:
-    """The region as a saved model for the device there."""
+    """What :func:`region_program` gave as a saved model for the device there."""
     from burnish.compiler import artifact
     from burnish.compiler.build import build_library
     from burnish.compiler.compiled import Compiled
@@ -91,7 +99,6 @@ def region_artifact(
     own = CompileConfig(
         exact_conv=config.exact_conv, opt_level=config.opt_level, precision=config.precision
     )
-    module, signature = region_program(region, weights)
     for step in narrowing(target, own.precision):
         module = step(module)
     fused = lowered(module, target, graph_phases(target, own))
@@ -114,9 +121,12 @@ def region_artifact(
 
 
 def region_program(
-    region: Region, weights: Mapping[str, np.ndarray]
+    region: Region, weights: Mapping[str, np.ndarray], whole: tvm.IRModule | None = None
 ) -> tuple[tvm.IRModule, Signature]:
-    """A region as ``main`` of a module with its weights, and what it takes and returns."""
+    """A region of ``whole`` as ``main`` of a module with its weights, and what it takes and gives.
+
+    Kernels that it calls by name come with it.
+    """
     inputs = [var for var in region.inputs if var.name not in weights]
     held = [var for var in region.inputs if var.name in weights]
     out = region.outputs[0] if len(region.outputs) == 1 else relax.Tuple(list(region.outputs))
@@ -128,7 +138,8 @@ def region_program(
     main = relax.utils.copy_with_new_vars(
         relax.Function(params, relax.SeqExpr([block], out), ty, True, attrs)
     )
-    mod = with_params(tvm.IRModule({"main": main}), {var.name: weights[var.name] for var in held})
+    functions = {tvm.ir.GlobalVar("main"): main, **_kernels(region, whole)}
+    mod = with_params(tvm.IRModule(functions), {var.name: weights[var.name] for var in held})
     specs = [_spec(var, f"in{place}") for place, var in enumerate(inputs)]
     made = [_spec(var, f"out{place}") for place, var in enumerate(region.outputs)]
     signature = Signature(
@@ -138,6 +149,20 @@ def region_program(
         {"list": list(range(len(made)))},
     )
     return relax.transform.Normalize()(mod), signature
+
+
+def _kernels(
+    region: Region, whole: tvm.IRModule | None
+) -> dict[tvm.ir.GlobalVar, tvm.tirx.PrimFunc]:
+    found: dict[tvm.ir.GlobalVar, tvm.tirx.PrimFunc] = {}
+
+    def visit(var: tvm.ir.GlobalVar) -> None:
+        if whole is not None:
+            found[var] = whole[var]
+
+    for binding in region.calls:
+        tvm_ffi.structural_walk(binding.value, [(tvm.ir.GlobalVar, visit)], order="post")
+    return found
 
 
 def _spec(var: relax.Var, name: str) -> TensorSpec:

@@ -16,6 +16,7 @@ import numpy as np
 import psutil
 import tvm_ffi
 
+from burnish.compiler.errors import ArtifactError
 from burnish.compiler.measure import MeasureService, describe_machine
 from burnish.targets.isa import instruction_sets
 from burnish.targets.remote.machine import this_machine
@@ -116,7 +117,10 @@ class Hosted:
         from burnish.compiler.artifact import load_apart
 
         path = self._checked(digest)
-        compiled = load_apart(path)
+        try:
+            compiled = load_apart(path)
+        except ArtifactError as error:
+            raise ValueError(error.message.replace(str(path), "it")) from error
         wanted = device.partition(":")[0]
         if compiled.target.kind != wanted:
             raise ValueError(f"the region is for {compiled.target.name!r}, not for {device!r}")

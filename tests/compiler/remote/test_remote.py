@@ -23,6 +23,7 @@ from burnish.targets.remote import allowed, session
 from burnish.targets.remote.address import Address
 from burnish.targets.remote.session import DeviceLost, Refused, Session, session_to
 from opencl_support import require_device
+from support import require_program
 
 
 class Net(torch.nn.Module):
@@ -261,6 +262,27 @@ def test_a_memory_limit_here_sends_a_part_there(server, tmp_path, monkeypatch, s
     said = cut["placement"]
     assert said["memory_bytes"]["cpu"] <= 100_000 < said["memory_bytes"][server.device()]
     assert said["candidates"][1]["algorithm"] == f"all on {server.device()}"
+
+
+def test_weights_of_eight_bits_are_read_by_kernels_that_go_with_their_region(server):
+    net = torch.nn.Sequential(torch.nn.Linear(64, 48), torch.nn.ReLU(), torch.nn.Linear(48, 8))
+    net, x = net.eval(), torch.randn(3, 64)
+    settings = {"quantize": "int8", "do_no_harm": False, "cache": False}
+    alone = burnish.compile(net, (x,), **settings)
+    placement = {"nn.relu": "cpu", "*": server.device()}
+    target = f"hetero:cpu,{server.device()}"
+    model = burnish.compile(net, (x,), target=target, placement=placement, **settings)
+    assert parity(model(x), alone(x)).rel <= 1e-4
+
+
+@pytest.mark.heavy
+def test_code_for_another_machine_is_refused_there(server):
+    require_program("aarch64-linux-gnu-g++", "g++-aarch64-linux-gnu")
+    net, x = torch.nn.Sequential(torch.nn.ReLU()), torch.randn(2, 3)
+    target = f"hetero:cpu,{server.device('cpu:cortex-a76')}"
+    model = burnish.compile(net, (x,), target=target, placement={"*": target.split(",")[1]})
+    with pytest.raises(TargetError, match=r"refuses region0 \(loading it\): it is for aarch64"):
+        model(x)
 
 
 @pytest.mark.heavy

@@ -53,6 +53,11 @@ def test_devices_that_no_server_has_are_refused(device, told):
         parse_hetero(f"hetero:cpu,rpc://10.0.0.2:9090/{device}")
 
 
+def test_one_alone_is_told_how_to_be_named():
+    with pytest.raises(ValueError, match=r'say target="hetero:rpc://a:1/cpu,cpu"'):
+        choose_target("rpc://a:1/cpu")
+
+
 def test_a_cpu_that_is_named_is_taken_for_its_architecture_and_kept_apart_from_the_host():
     target = parse_hetero(f"hetero:{ARM},cpu")
     there, here = target.places
