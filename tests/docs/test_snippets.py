@@ -23,6 +23,8 @@ from opencl_support import require_device
 from support import ROOT
 
 PAGES = ("README.md", *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md"))))
+LONG = ("docs/cli.md", "docs/partitioning.md")
+"""Pages that time what they compile, command after command: with the heavy tests."""
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 CHECKED_BY_EYE = ("git clone", "cd ", "python examples/")
 TRIED_ELSEWHERE = ("burnish doctor",)
@@ -69,7 +71,10 @@ def run_console(text: str) -> None:
 
 
 @pytest.mark.usefixtures("short_timings")
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=[pytest.mark.heavy] * (page in LONG)) for page in PAGES],
+)
 def test_snippets(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if page in ("docs/opencl.md", "docs/partitioning.md"):
         require_device()
