@@ -4,8 +4,8 @@
         [--json FILE] [--table FILE]
 
 Each model is compiled with ``placement="auto"`` for the devices of the target, and for each of them
-alone, as one would without placement: ``cpu``, ``opencl``, or one thread of the CPU where the
-devices are cores. All are then timed in one run, each in a process of its own, taking turns.
+alone, as one would without placement: ``cpu``, ``opencl``, or a thread for each core where
+the devices are cores. All are then timed in one run, each in a process of its own, taking turns.
 ``--short`` takes short sequences, as the tests of OpenCL do.
 """
 
@@ -102,9 +102,9 @@ def taken(name: str, target: str, short: bool) -> dict[str, Any]:
 
 
 def _alone(imported: Any, place: Place) -> burnish.Compiled:
-    threads = None if place.core is None else 1
+    threads = len(place.cores) or None
     config = burnish.CompileConfig(threads=threads)
-    target = place.target.name if place.core is None else "cpu"
+    target = "cpu" if place.cores else place.target.name
     return driver.build(driver.optimize(imported, target, config=config))
 
 

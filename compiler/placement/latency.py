@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import tvm
 
 from burnish.compiler.errors import ConfigError
@@ -80,6 +81,7 @@ def predict_latency(
             f"latency cannot be predicted: the model calls {', '.join(sorted(set(found.others)))}, "
             "which are no kernels that could be timed alone"
         )
+    arrays = any(isinstance(one, np.ndarray) for one in optimized.source.example_inputs)
     spent: dict[str, float] = {}
     variance = 0.0
     for device, one, calls in _by_device(found, target):
@@ -94,7 +96,7 @@ def predict_latency(
         variance += abs(_sum(apart, times, found.weight_bytes, cache)[0]) ** 2
     if isinstance(target, HeteroTarget) and target.concurrent:
         elapsed = _together(optimized.mod, target, model, found.weight_bytes)
-        call = call_seconds(target, _leaves(optimized))
+        call = call_seconds(target, _leaves(optimized), arrays=arrays)
         return Latency(spent, 0.0, call, math.sqrt(variance), elapsed)
     away = (
         any(target.place(name).memory != HOST for name in spent)
@@ -102,7 +104,7 @@ def predict_latency(
         else not isinstance(target, CpuTarget)
     )
     recorded = not (away or found.uncertain)
-    call = call_seconds(target, _leaves(optimized), recorded=recorded)
+    call = call_seconds(target, _leaves(optimized), recorded=recorded, arrays=arrays)
     moved = _transfers(found, optimized, links)
     if isinstance(target, HeteroTarget) and not found.uncertain:
         through = _through_queues(optimized.mod, target, model, found.weight_bytes, links)

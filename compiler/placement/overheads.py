@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 
 from burnish.compiler.artifact import cache_folder
@@ -62,13 +63,14 @@ def call_seconds(
     leaves: int,
     *,
     recorded: bool = True,
+    arrays: bool = False,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> float:
     """What a call costs beside its kernels on this machine, for inputs and outputs in number.
 
-    Of torch's tensors: NumPy's arrays cost some microseconds more each. From two networks of
-    nothing but the smallest kernels, one with one input and output, one with four of each; kept
-    between runs. What is not ``recorded`` goes by the virtual machine, which costs more
+    Of torch's tensors, or NumPy's ``arrays``, which cost more. From two networks of nothing but
+    the smallest kernels, one with one input and output, one with four of each; kept between runs.
+    What is not ``recorded`` goes by the virtual machine, which costs more
     (:mod:`burnish.compiler.replay`): it is timed with an open size. For cores that work at the
     same time it has the start of one region, and the wait for its end.
     """
@@ -82,7 +84,7 @@ def call_seconds(
     spent = [
         _call_s(
             _Halves(),
-            [torch.ones(1, 16)] * count,
+            [np.ones((1, 16), np.float32) if arrays else torch.ones(1, 16)] * count,
             target,
             f"{what} {count}",
             cache_dir,
@@ -146,7 +148,7 @@ def _cores(count: int) -> list[str]:
 
 def _call_s(
     net: torch.nn.Module,
-    given: list[torch.Tensor],
+    given: list[Any],
     target: Any,
     what: str,
     cache_dir: str | os.PathLike[str] | None,
@@ -156,7 +158,7 @@ def _call_s(
     """Seconds of a call of a network, taken once."""
     cache = TimingCache(cache_dir or cache_folder() / "calls")
     parts = {
-        "call": f"{what}, of torch's tensors",
+        "call": f"{what}, of {type(given[0]).__name__}",
         "target": str(target),
         "cpu": describe_machine()["cpu"],
         "sources": source_digest(("runtime", "targets")),
@@ -172,7 +174,7 @@ def _call_s(
 
 def _call_timing(
     net: torch.nn.Module,
-    given: list[torch.Tensor],
+    given: list[Any],
     target: Any,
     placement: Mapping[str, str],
     dynamic: Mapping[str, Any] | None,
@@ -181,7 +183,7 @@ def _call_timing(
 
     compiled = driver.compile(
         net.eval(),
-        tuple(given),
+        tuple(map(torch.as_tensor, given)),
         target=target,
         placement=dict(placement),
         dynamic=dynamic,

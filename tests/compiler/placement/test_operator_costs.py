@@ -486,6 +486,20 @@ def test_predicted_latency_is_the_sum_of_its_parts(optimized, tmp_path, monkeypa
     )
 
 
+@pytest.mark.parametrize("arrays", [False, True])
+def test_calls_cost_what_they_do_of_such_inputs(optimized, tmp_path, monkeypatch, arrays):
+    asked = {}
+    monkeypatch.setattr(
+        "burnish.compiler.placement.latency.call_seconds", lambda *_, **how: asked.update(how) or 0
+    )
+    given = tuple(optimized.source.example_inputs)
+    if arrays:
+        given = tuple(np.asarray(one) for one in given)
+    source = dataclasses.replace(optimized.source, example_inputs=given)
+    predict_latency(dataclasses.replace(optimized, source=source), Given(tmp_path))
+    assert asked == {"recorded": True, "arrays": arrays}
+
+
 def test_branches_are_started_by_the_virtual_machine_which_costs_more(tmp_path, monkeypatch):
     class Branch(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
