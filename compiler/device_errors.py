@@ -24,6 +24,10 @@ class Devices(Protocol):
         """The same call, each function it runs told to ``note`` (TVM's instrument)."""
 
 
+HANGS = "has not answered"
+"""What the runtime says of a device that let its limit pass."""
+
+
 class DeviceError(BurnishError, RuntimeError):
     """A device failed while a model ran; ``device`` and ``region`` are empty where not known."""
 
@@ -62,7 +66,7 @@ class Watched:
         at = _kernel_of(said, self._kernels)
         region = _caller_of(at, self._text, self._regions) if at else ""
         again = ""
-        if not at:
+        if not at and HANGS not in said:  # what hung is not tried again
             region, at = self._place(arguments)
             again = "" if at else "; the same call went through when it was tried once more"
         device = self._regions.get(region, "")

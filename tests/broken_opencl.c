@@ -14,8 +14,23 @@ int clEnqueueNDRangeKernel(void* queue, void* kernel, unsigned dimensions, const
   int (*real)(void*, void*, unsigned, const size_t*, const size_t*, const size_t*, unsigned,
               const void*, void*) = dlsym(RTLD_NEXT, "clEnqueueNDRangeKernel");
   ++started;
-  if (lost() && !getenv("BROKEN_READS")) return -5;
+  if (lost() && !getenv("BROKEN_READS") && !getenv("BROKEN_HANGS")) return -5;
   return real(queue, kernel, dimensions, offset, global, local, count, waits, event);
+}
+
+// With BROKEN_HANGS nothing that it is given ends.
+static int hangs(void) { return lost() && getenv("BROKEN_HANGS"); }
+
+int clGetEventInfo(void* event, unsigned what, size_t size, void* value, size_t* written) {
+  int (*real)(void*, unsigned, size_t, void*, size_t*) = dlsym(RTLD_NEXT, "clGetEventInfo");
+  const int found = real(event, what, size, value, written);
+  if (what == 0x11D3 && hangs()) *(int*)value = 1;
+  return found;
+}
+
+int clSetEventCallback(void* event, int status, void* called, void* given) {
+  int (*real)(void*, int, void*, void*) = dlsym(RTLD_NEXT, "clSetEventCallback");
+  return hangs() ? 0 : real(event, status, called, given);
 }
 
 int clEnqueueReadBuffer(void* queue, void* buffer, unsigned blocking, size_t offset, size_t size,

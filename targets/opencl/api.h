@@ -104,7 +104,9 @@ constexpr cl_uint CL_PROFILING_COMMAND_END = 0x1283;
     (cl_command_queue, cl_mem, cl_mem, size_t, size_t, size_t, cl_uint, const cl_event*,           \
      cl_event*))                                                                                   \
   X(cl_int, clFlush, (cl_command_queue))                                                           \
-  X(cl_int, clFinish, (cl_command_queue))                                                          \
+  X(cl_int, clEnqueueMarkerWithWaitList,                                                           \
+    (cl_command_queue, cl_uint, const cl_event*, cl_event*))                                       \
+  X(cl_int, clSetEventCallback, (cl_event, cl_int, void (*)(cl_event, cl_int, void*), void*))      \
   X(cl_int, clWaitForEvents, (cl_uint, const cl_event*))                                           \
   X(cl_int, clGetEventInfo, (cl_event, cl_uint, size_t, void*, size_t*))                           \
   X(cl_int, clGetEventProfilingInfo, (cl_event, cl_uint, size_t, void*, size_t*))                  \

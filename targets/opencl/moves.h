@@ -119,7 +119,7 @@ inline ffi::Tensor Fetch(const ffi::Tensor& tensor, int id) {
   const size_t bytes = ffi::GetDataSize(*from);
   if (bytes == 0) return found;
   const auto* buffer = static_cast<const Buffer*>(from->data);
-  Command command(buffer->device);
+  Command command(buffer->device, Command::Awaited{});
   runtime->counters.waits += 1;
   Check(runtime->api.clEnqueueReadBuffer(command.queue(), buffer->memory, CL_TRUE,
                                          from->byte_offset, bytes, found.GetDLTensorPtr()->data, 0,

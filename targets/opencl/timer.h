@@ -13,7 +13,7 @@
 #include <mutex>
 #include <vector>
 
-#include "device.h"
+#include "waits.h"
 
 namespace burnish::opencl {
 
@@ -37,6 +37,7 @@ class Timing {
     Api& api = Runtime::Get()->api;
     std::vector<cl_event> events;
     events.swap(events_);
+    if (!events.empty()) opencl::Settle(device, device->profiling);
     cl_int code = CL_SUCCESS;
     for (cl_event event : events) {
       cl_ulong start = 0, end = 0;
@@ -92,17 +93,30 @@ inline bool Timed(const Device* device) {
 class Command {
  public:
   explicit Command(Device* device) : device_(device), timed_(Timed(device)) {}
+  // For a command that the host waits for: what was given before is done first, within a limit.
+  struct Awaited {};
+  Command(Device* device, Awaited)
+      : Command((SettleBefore(device, QueueOf(device)), device)) {
+    awaited_ = true;
+  }
+  static cl_command_queue QueueOf(Device* device) {
+    return Timed(device) ? device->profiling : device->queue;
+  }
   cl_command_queue queue() const { return timed_ ? device_->profiling : device_->queue; }
   cl_event* event() { return timed_ ? &event_ : nullptr; }
   // To be called when the command is in the queue.
   void Given() {
-    if (event_ == nullptr) return;
+    if (event_ == nullptr) {
+      Count();
+      return;
+    }
     Given(event_);
     Runtime::Get()->api.clReleaseEvent(event_);
     event_ = nullptr;
   }
   // The same for an event that stays the caller's.
   void Given(cl_event event) {
+    Count();
     if (!timed_) return;
     for (const auto& timing : Timings()) {
       if (timing->device != device_) continue;
@@ -113,16 +127,21 @@ class Command {
   }
 
  private:
+  // After the command is in the queue: who counts it as settled has waited for it.
+  void Count() {
+    if (!timed_ && !awaited_) device_->given += 1;
+  }
+
   Device* device_;
   bool timed_;
+  bool awaited_ = false;
   cl_event event_ = nullptr;
 };
 
 inline void Finish(Device* device) {
-  Api& api = Runtime::Get()->api;
   Runtime::Get()->counters.waits += 1;
-  Check(api.clFinish(device->queue), "clFinish");
-  if (Timed(device)) Check(api.clFinish(device->profiling), "clFinish");
+  SettleBefore(device, device->queue);
+  if (Timed(device)) Settle(device, device->profiling);
 }
 
 // TVM's timer of an OpenCL device (`runtime.timer.opencl`).
@@ -149,7 +168,7 @@ class TimerNode : public tvm::runtime::TimerNode {
   }
 
   void Stop() override {
-    Check(Runtime::Get()->api.clFinish(timing_->device->profiling), "clFinish");
+    opencl::Settle(timing_->device, timing_->device->profiling);
     timing_->running = false;
   }
 

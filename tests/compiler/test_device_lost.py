@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -74,3 +75,14 @@ def test_a_device_that_answers_no_more_is_told_to_be_lost(made):
         assert line.startswith("DeviceError opencl:0 ")
         assert "CL_INVALID_COMMAND_QUEUE (-36)" in line
         assert "opencl:0 is lost: start the process again" in line
+
+
+def test_a_device_that_hangs_is_given_up_after_its_limit(made):
+    start = time.monotonic()
+    first, second, third = told(made, BROKEN_HANGS="1", BURNISH_OPENCL_LIMIT_S="2")
+    assert first == "(2, 5)"
+    for line in (second, third):
+        assert line.startswith("DeviceError opencl:0 ")
+        assert "has not answered for 2 s ($BURNISH_OPENCL_LIMIT_S): its driver hangs" in line
+        assert "opencl:0 is lost: start the process again" in line
+    assert time.monotonic() - start < 200, "one limit, and no wait that has none"
