@@ -60,7 +60,7 @@ def test_a_file_and_the_folder_it_was_saved_to(call, tmp_path):
     [
         (["--micro-batches", "many"], "--micro-batches 'many' is no number, and not auto"),
         (["--micro-batches", "2", "--costs", "counted"], "the model is of a fixed batch of 4 rows"),
-        (["--devices", "cpu@9999"], "this machine lets us have the cores"),
+        (["--devices", "cpu@8000"], "this machine lets us have the cores"),
         (["--engine", "spark"], "engine 'spark' is unknown"),
     ],
 )

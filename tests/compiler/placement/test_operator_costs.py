@@ -380,7 +380,7 @@ def test_regions_wait_for_their_device_and_a_turn_for_others():
 def test_a_turn_is_what_each_more_region_of_a_chain_takes(tmp_path, monkeypatch):
     asked = []
 
-    def timing(net, given, target, placement):
+    def timing(net, given, target, placement, _dynamic):
         asked.append((target, placement))
         return summarize([[7.0 + 0.25 * net.count] * 5] * 5)
 
@@ -402,7 +402,7 @@ def test_the_start_of_a_kernel_is_what_a_virtual_machine_takes_more_than_a_recor
 ):
     recorded = []
 
-    def timing(net, given, target, placement):
+    def timing(net, given, target, placement, _dynamic):
         made = burnish.compile(net.eval(), tuple(given), target=target, cache=False)
         recorded.append(made._to_record)
         each = 0.25 if made._to_record else 1.0
