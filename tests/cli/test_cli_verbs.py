@@ -350,4 +350,7 @@ def test_the_verbs_work_on_an_opencl_device(call: Call) -> None:
     assert document(call("compare", "net.pt2", *arguments))["failures"] == []
     code, _, err = call("profile", "device.burnish")
     assert code != 0
-    assert "a profile is of kernels on the CPU, and the model is built for 'opencl'" in err
+    assert (
+        "a profile of one device is of kernels on the CPU, and the model is built for 'opencl'"
+        in err
+    )
