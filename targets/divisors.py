@@ -27,12 +27,38 @@ def with_positive_terms(node: T) -> T:
 
 
 def _positive_remainder(node: FloorMod) -> Any:
-    size, parts = _number(node.b), terms(node.a)
-    if not size or (size > 0 and all(factor >= 0 for factor, _ in parts)):
+    size = _number(node.b)
+    if not size:
         return node
+    parts = terms(node.a)
+    nested = any(_left_the_same(term, size) for _, term in parts)
+    if size > 0 and not nested and all(factor >= 0 for factor, _ in parts):
+        return node
+    parts = _unfolded(parts, size)
     sign = 1 if size > 0 else -1
     rest = _sum([(sign * factor % abs(size), term) for factor, term in parts], node)
     return tirx.floormod(rest, _const(abs(size), node)) * _const(sign, node)
+
+
+def _unfolded(parts: list[tuple[int, Any]], size: int) -> list[tuple[int, Any]]:
+    """Terms of a sum whose remainder by ``size`` is taken, inner remainders that this leaves the
+    same written as what they are of: ``(x % n + y) % n`` is ``(x + y) % n``.
+
+    TVM's map of the indices of a buffer takes such a remainder for a shift of the row beside it.
+    """
+    found: list[tuple[int, Any]] = []
+    for factor, term in parts:
+        if _left_the_same(term, size):
+            found += _unfolded(terms(term.a, factor), size)
+        else:
+            found.append((factor, term))
+    return found
+
+
+def _left_the_same(term: Any, size: int) -> bool:
+    """Whether a term is a remainder that one by ``size`` does not need."""
+    inner = _number(term.b) if isinstance(term, FloorMod) else None
+    return inner is not None and inner != 0 and inner % size == 0
 
 
 def _positive_quotient(node: FloorDiv) -> Any:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tvm import tirx
 
 import burnish
-from burnish.targets.divisors import without_negative_divisors
+from burnish.targets.divisors import with_positive_terms, without_negative_divisors
 
 
 def value_at(expr, var: tirx.Var, number: int) -> int:
@@ -71,3 +71,23 @@ def test_mirrored_then_reshaped(rows, columns, times, seed):
     found = burnish.compile(net.eval(), (x,), do_no_harm=False)(x)
     for one, other in zip(found, net(x), strict=True):
         assert torch.equal(one, other)
+
+
+@given(
+    st.integers(2, 6),
+    st.integers(1, 3),
+    st.integers(-9, 9),
+    st.integers(-9, 9),
+    st.integers(-40, 40),
+)
+def test_remainders_of_remainders_are_the_same_numbers(size, times, factor, add, number):
+    var = tirx.Var("i", "int64")
+    inner = tirx.floormod(var + add, size * times)
+    expr = tirx.floormod(inner * factor + tirx.floormod(add - inner, size) - var, size)
+    new = with_positive_terms(expr)
+    assert tvm_ffi.structural_equal(with_positive_terms(new), new)
+    held = (number + add) % (size * times)
+    assert value_at(new, var, number) == (held * factor + (add - held) % size - number) % size
+    inside: list[tirx.FloorMod] = []
+    tvm_ffi.structural_walk(new, [(tirx.FloorMod, inside.append)], order="post")
+    assert len(inside) <= 1, "one remainder says it"

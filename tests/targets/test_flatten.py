@@ -134,3 +134,14 @@ def test_tvms_own_pass_still_drops_an_offset():
     own = tirx.build(mod_, target=OPENCL.tvm(), pipeline="s_tir").imports[0].inspect_source()
     assert "% 24" in own
     assert "% 24" not in built(func, OPENCL, opencl.schedule).imports[0].inspect_source()
+
+
+def test_a_remainder_of_remainders_is_no_shift_of_the_row_beside_it():
+    def column(i: Any) -> Any:
+        return mod(mod(1 - i * 2, 3) + i * 2, 3)
+
+    def graph(x: Any, computed: Any) -> Any:
+        first = computed((2, 3), lambda i, j: x[mod(i, 2), column(j)])
+        return computed((6, 1), lambda i, j: first[div(i + j, 3), column(mod(i + j, 3))] + 1)
+
+    check((2, 3), graph)
