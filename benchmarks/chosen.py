@@ -68,7 +68,7 @@ def taken(name: str, target: str, short: bool) -> dict[str, Any]:
     imported = driver.import_model(zoo.model, inputs)
     found = choose_target(target)
     assert isinstance(found, HeteroTarget)
-    with tempfile.TemporaryDirectory() as folder, MeasureService() as service:
+    with tempfile.TemporaryDirectory() as folder, MeasureService(found.threads) as service:
         config = burnish.CompileConfig(placement={"*": "auto"})
         optimized = driver.optimize(imported, target, config=config)
         chosen = driver.build(optimized)
