@@ -22,13 +22,13 @@ from typing import Any
 import burnish
 from burnish import models
 from burnish.compiler import driver
-from burnish.compiler.measure import ArtifactRunner, MeasureService, describe_machine
+from burnish.compiler.measure import ArtifactRunner, MeasureService
 from burnish.targets.choose import choose_target
 from burnish.targets.hetero import HeteroTarget, Place
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from prediction import ROUNDS, shortened
+from prediction import ROUNDS, shortened, told
 
 CHOSEN = "chosen"
 BUDGET_S = 12.0
@@ -49,16 +49,7 @@ def main() -> None:
     for name in options.models:
         rows.append(row := taken(name, options.target, options.short))
         print(json.dumps(row), flush=True)
-    if options.json:
-        kept = json.loads(options.json.read_text())["rows"] if options.json.exists() else []
-        new = {(row["model"], row["target"]) for row in rows}
-        rows = [row for row in kept if (row["model"], row["target"]) not in new] + rows
-        document = {"schema": 1, "machine": describe_machine(), "rows": rows}
-        options.json.write_text(json.dumps(document, indent=1) + "\n")
-    text = table(rows)
-    print(text)
-    if options.table:
-        options.table.write_text(text)
+    told(rows, options, table)
 
 
 def taken(name: str, target: str, short: bool) -> dict[str, Any]:

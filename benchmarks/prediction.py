@@ -18,6 +18,7 @@ import random
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,15 @@ def main() -> None:
     for name in options.models:
         rows.append(row := taken(name, options.cut, options.seed, options.short))
         print(json.dumps(row), flush=True)
+    told(rows, options, table)
+
+
+def told(
+    rows: list[dict[str, Any]],
+    options: argparse.Namespace,
+    table: Callable[[list[dict[str, Any]]], str],
+) -> None:
+    """Print the table; add the rows to ``options.json``, write it to ``options.table``."""
     if options.json:
         kept = json.loads(options.json.read_text())["rows"] if options.json.exists() else []
         new = {(row["model"], row["target"]) for row in rows}

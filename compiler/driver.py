@@ -63,7 +63,6 @@ def compile(
     """
     settings = _settings(config, fields)
     cpu = target_for(target, settings)
-    check_memory(settings, cpu)
     settings.check_registered()
     return compile_in_stages(
         model, example_inputs, cpu, settings, dynamic, params=params, cache=cache
@@ -83,6 +82,7 @@ def compile_in_stages(
 ) -> Compiled:
     """:func:`compile`, each stage but tuning inside the context ``during(its name)``."""
     cpu = target_for(target, config)
+    check_memory(config, cpu)
     start = time.perf_counter()
     with during("reading"):
         loaded = load_model(model, example_inputs, dynamic=dynamic, params=params)

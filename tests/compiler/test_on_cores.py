@@ -21,6 +21,7 @@ from burnish.compiler.parity import parity
 from burnish.compiler.placed import supports
 from burnish.passes.partition_graph import PartitionGraph, regions
 from burnish.targets.choose import choose_target
+from support import require
 
 CORES = (sorted(os.sched_getaffinity(0)) * 2)[:2]
 FIRST, SECOND = (f"cpu@{core}" for core in CORES)
@@ -55,7 +56,9 @@ class Small(torch.nn.Module):
         return torch.relu(self.left(x)) + torch.tanh(self.right(x))
 
 
-pytestmark = pytest.mark.skipif(CORES[0] == CORES[1], reason="needs two cores")
+@pytest.fixture(scope="module", autouse=True)
+def two_cores():
+    require(CORES[0] != CORES[1], "needs two cores")
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from burnish.compiler.parity import parity
 from burnish.compiler.placement import exhaustive
 from burnish.compiler.placement.choose import choose
 from burnish.compiler.placement.problem import Link
-from support import ROOT
+from support import ROOT, require
 
 RESULT = json.loads((ROOT / "benchmarks/results/emulated.json").read_text())
 CORES = sorted(os.sched_getaffinity(0))[:2]
@@ -104,8 +104,8 @@ def test_devices_that_take_turns_take_what_was_expected_and_the_chosen_takes_lea
         assert predicted <= injected <= 1.1 * predicted  # layouts at the border of a cut
 
 
-@pytest.mark.skipif(len(CORES) < 2, reason="needs two cores")
 def test_cores_work_at_the_same_time_and_wait_for_links(benchmark):
+    require(len(CORES) == 2, "needs two cores")
     first, second = (f"cpu@{core}" for core in CORES)
     x = torch.randn(64, 32)
     case = made(Branches, x, {first: (1.0, 1.0, 1.0), second: (1.2, 1.0, 1.0)})
