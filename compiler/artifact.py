@@ -267,7 +267,9 @@ def _memories(target: HeteroTarget, artifact: Artifact) -> tuple[int, ...]:
 def _check_remotes(target: Target, artifact: Artifact) -> None:
     """ArtifactError where the model runs on servers that nobody in this process has named."""
     for place in target.remote if isinstance(target, HeteroTarget) else ():
-        if not allowed.is_allowed(place.address):
+        with wrap_errors(ConfigError):  # of the environment variable
+            known = allowed.is_allowed(place.address)
+        if not known:
             raise ArtifactError(not_allowed(f"a part of {artifact.path}", place.name))
 
 

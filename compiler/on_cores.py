@@ -57,7 +57,7 @@ class Started:
                 break
             except NotDone:
                 if self.future.done():
-                    raise
+                    continue  # it came between the two looks
                 where = f"{self.region} on {self.device}"
                 if self.thread is not None and not self.thread.is_alive():
                     text = f"{where} will not end: the thread of its cores is gone"

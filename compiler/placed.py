@@ -13,6 +13,9 @@ from burnish.passes.regions import Region
 from burnish.passes.support import DeviceSupport, Support
 from burnish.targets.choose import Target
 from burnish.targets.hetero import PREFIX, REMOTE, HeteroTarget, Place
+from burnish.targets.remote.address import PREFIX as RPC
+from burnish.targets.remote.address import parse_remote
+from burnish.targets.remote.allowed import VARIABLE, is_allowed
 
 CUBLAS, TENSORRT = "cublas", "tensorrt"
 
@@ -24,6 +27,13 @@ def of_devices(target: str | Target, devices: Sequence[str]) -> str | Target:
     """
     if not devices:
         return target
+    for name in devices:
+        if name.startswith(RPC) and not is_allowed(parse_remote(name)[0]):
+            raise ConfigError(
+                f"the recipe names the device {name!r}, and a recipe alone does not let a server "
+                f"have code, weights and inputs: say target={PREFIX + ','.join(devices)!r}, or "
+                f"{VARIABLE}={parse_remote(name)[0]} in the environment"
+            )
     found = PREFIX + ",".join(devices)
     asked = target.strip() if isinstance(target, str) else target.name
     if asked not in ("cpu", found):

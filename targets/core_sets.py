@@ -15,7 +15,8 @@ _SET = re.compile(r"cpu(?:@(\d+(?:-\d+)?(?:[,+]\d+(?:-\d+)?)*))?")
 def parse_cores(text: str) -> tuple[int, ...]:
     """``cpu@0-2+5`` -> its cores in that order; none for ``cpu``, which is bound to none.
 
-    ``ValueError`` for any other text, and for a set that names no core, or one twice.
+    ``ValueError`` for any other text, and for a set that names no core, or one twice, or a range
+    that ends before it starts.
     """
     match = _SET.fullmatch(text.strip())
     if match is None:
@@ -26,6 +27,8 @@ def parse_cores(text: str) -> tuple[int, ...]:
         if part:
             if int(last or first) >= MOST_CORES:
                 raise ValueError(f"{text!r:.80} has a core past {MOST_CORES - 1}, the last of all")
+            if int(last or first) < int(first):
+                raise ValueError(f"{text!r:.80} names no core with {part}; {FORM}")
             cores.extend(range(int(first), int(last or first) + 1))
     if match[1] and (not cores or len(set(cores)) != len(cores)):
         raise ValueError(f"{text!r:.80} names no core, or one twice; {FORM}")

@@ -161,7 +161,7 @@ def _call_s(
         "call": f"{what}, of {type(given[0]).__name__}",
         "target": str(target),
         "cpu": describe_machine()["cpu"],
-        "sources": source_digest(("runtime", "targets")),
+        "sources": source_digest(("compiler", "passes", "runtime", "targets")),
         "versions": versions(),
     }
     key = TimingCache.key(**parts)

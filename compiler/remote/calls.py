@@ -53,15 +53,17 @@ def _call(content: Any, where: str, digest: str, region: str, inputs: Any, outpu
     doing = "connecting"
     try:
         session = session_to(address)
-        if digest not in session.held:
-            doing = "sending its code and weights"
-            put(session, content.numpy().tobytes(), digest)
-            doing = "loading it"
-            session.call("open", digest, device)
-            session.held.add(digest)
+        with session.sending:
+            if digest not in session.held:
+                doing = "sending its code and weights"
+                put(session, content.numpy().tobytes(), digest)
+                doing = "loading it"
+                session.call("open", digest, device)
+                session.held.add(digest)
         doing = "running it"
         given = b"".join(one.numpy().tobytes() for one in inputs)
-        returned = session.exchange("run", digest, content=given)
+        most = sum(one.numpy().nbytes for one in outputs)
+        returned = session.exchange("run", digest, content=given, most=most)
     except Refused as error:
         raise TargetError(f"{where} refuses {region} ({doing}): {error}", stage="run") from None
     except DeviceLost as error:
@@ -80,7 +82,7 @@ def put(session: Session, content: bytes, digest: str) -> None:
             stage="run",
         )
     for start in range(0, len(content), CHUNK):
-        session.exchange("put", digest, start, content=content[start : start + CHUNK])
+        session.exchange("put", digest, start, content=content[start : start + CHUNK], most=0)
 
 
 def _write(returned: bytes, outputs: Any, where: str) -> None:

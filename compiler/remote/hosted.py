@@ -26,7 +26,9 @@ from burnish.targets.target import host
 
 ECHO_MOST = 64 << 20
 STREAM_S = 10.0
-"""Seconds that the connection for data, and what comes on it, may be late."""
+"""Seconds that the connection for data may be late."""
+CONTENT_S = 600.0
+"""The same of what comes on it. The client's own limit, mostly shorter, ends the connection."""
 TIME_S = 120.0
 """Seconds that one answer of the process that times may take."""
 
@@ -85,7 +87,7 @@ class Hosted:
             return bytes(content)
         if self._stream is None:
             raise ValueError("there is no connection for data")
-        return self._stream.take(beside, STREAM_S)
+        return self._stream.take(beside, CONTENT_S)
 
     def _returned(self, content: bytes) -> bytes | int:
         """Bytes as an answer, or beside it, and how many those are."""
@@ -170,6 +172,7 @@ class Hosted:
         if self._timing is not None and self._timing[0] == digest:
             self._timing[1].close()
             self._timing = None
+        if digest:
             self._path(digest).with_suffix(".so").unlink(missing_ok=True)
         return 0
 
@@ -178,7 +181,9 @@ class Hosted:
         from burnish.compiler.placement.devices import measured, present, rated
 
         kind = device.partition(":")[0]
-        found = next(one for one in present() if one.name in (kind, f"{kind}:0"))
+        found = next((one for one in present() if one.name in (kind, f"{kind}:0")), None)
+        if found is None:
+            raise ValueError(f"there is no {device} there")
         return json.dumps(asdict(rated((found,), measured, again=bool(again))[0]))
 
     def _library(self, digest: str) -> Path:

@@ -78,8 +78,10 @@ def remote_rates(
         said = session_to(address).call("rates", device, int(again), limit=MEASURE_S)
         found = _read(str(said))
         latency, there, _ = link_to(address, cache_dir=cache_dir, again=again)
-    except (DeviceLost, Refused, MeasureError, ValueError) as error:
+    except DeviceLost as error:
         return DeviceRates(name, "another machine", reason=str(error), remedy=remedy)
+    except (Refused, MeasureError, ValueError) as error:
+        return DeviceRates(name, "another machine", reason=str(error), remedy=OTHERS)
     what = found.what if machine.name == found.what else f"{found.what}, of {machine.name}"
     return replace(found, name=name, what=what, latency_s=latency, link_gbytes=there / 1e9)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import select
+import shutil
 import signal
 import socket
 import struct
@@ -45,7 +46,7 @@ def serve(
 
     listener = _listening(host, port)
     folder = tempfile.TemporaryDirectory(prefix="burnish-devices-")
-    children: set[int] = set()
+    children: dict[int, Path] = {}
 
     def end(*_: object) -> None:
         raise KeyboardInterrupt
@@ -58,10 +59,7 @@ def serve(
             _reap(children)
             if not readable:
                 continue
-            connection, _ = listener.accept()
-            if len(children) < MOST:
-                children.add(_forked(connection, listener, Path(folder.name)))
-            connection.close()
+            _accept(listener, children, Path(folder.name))
     except KeyboardInterrupt:
         pass
     finally:
@@ -84,6 +82,25 @@ def _listening(host: str, port: int) -> socket.socket:
         ) from error
     listener.listen(MOST)
     return listener
+
+
+def _accept(listener: socket.socket, children: dict[int, Path], folder: Path) -> None:
+    """A process for the next connection, with a folder of its own, which goes with it."""
+    try:
+        connection, _ = listener.accept()
+    except OSError as error:
+        print(f"a connection was not taken: {error}", file=sys.stderr, flush=True)
+        return
+    with connection:
+        if len(children) >= MOST:
+            print(f"a connection was refused: {MOST} are open", file=sys.stderr, flush=True)
+            return
+        own = Path(tempfile.mkdtemp(dir=folder))
+        try:
+            children[_forked(connection, listener, own)] = own
+        except OSError as error:  # of fork: the others go on
+            print(f"a connection was refused: {error}", file=sys.stderr, flush=True)
+            own.rmdir()
 
 
 def _forked(connection: socket.socket, listener: socket.socket, folder: Path) -> int:
@@ -117,7 +134,7 @@ def _leave_with(parent: int) -> None:
 def _session(connection: socket.socket, folder: Path) -> None:
     """Greet the client, as TVM's server does, and serve it until it leaves.
 
-    All temporary files of the process are in a folder of its own in ``folder``.
+    All temporary files of the process are in ``folder``.
     """
     from tvm.rpc import _ffi_api, base
 
@@ -130,15 +147,14 @@ def _session(connection: socket.socket, folder: Path) -> None:
         raise ValueError("what connected does not speak TVM's RPC")
     name = base.recvall(connection, length).decode()
     if magic == MAGIC:
-        _hand_over(connection, folder, name)
+        _hand_over(connection, folder.parent, name)
         return
     own = b"server:burnish"
     connection.sendall(struct.pack("<ii", base.RPC_CODE_SUCCESS, len(own)) + own)
     connection.settimeout(None)
-    with tempfile.TemporaryDirectory(dir=folder) as files:
-        tempfile.tempdir = files
-        offered(Path(files))
-        _ffi_api.ServerLoop(connection.fileno())
+    tempfile.tempdir = str(folder)
+    offered(folder)
+    _ffi_api.ServerLoop(connection.fileno())
 
 
 def _hand_over(connection: socket.socket, folder: Path, name: str) -> None:
@@ -151,13 +167,13 @@ def _hand_over(connection: socket.socket, folder: Path, name: str) -> None:
         socket.send_fds(there, [b"."], [connection.fileno()])
 
 
-def _reap(children: set[int]) -> None:
+def _reap(children: dict[int, Path]) -> None:
     for child in list(children):
         if os.waitpid(child, os.WNOHANG)[0]:
-            children.discard(child)
+            shutil.rmtree(children.pop(child), ignore_errors=True)
 
 
-def _end(children: set[int]) -> None:
+def _end(children: dict[int, Path]) -> None:
     for child in children:
         os.kill(child, signal.SIGTERM)
     until = time.monotonic() + _GRACE_S

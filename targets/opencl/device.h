@@ -28,8 +28,8 @@ struct Device {
   size_t max_items[3] = {1, 1, 1};
   cl_uint compute_units = 0, clock_mhz = 0, float_width = 0;
   cl_ulong local_bytes = 0, global_bytes = 0, cache_bytes = 0, max_alloc_bytes = 0;
-  // Commands that `queue` was given, and how many of them are known to be done.
-  std::atomic<int64_t> given{0}, settled{0};
+  // Commands that are to go to `queue` or went there, those that went, and those known to be done.
+  std::atomic<int64_t> asked{0}, given{0}, settled{0};
   // Whether it let a limit pass: it is not waited for again.
   std::atomic<bool> hangs{false};
 

@@ -103,8 +103,16 @@ inline ffi::Tensor Send(const ffi::Tensor& tensor, int id) {
             command.queue(), static_cast<Buffer*>(sent.GetDLTensorPtr()->data)->memory, CL_FALSE, 0,
             bytes, static_cast<const char*>(from->data) + from->byte_offset, 0, nullptr, &event),
         "clEnqueueWriteBuffer");
-  command.Given(event);
+  // Held before anything that may raise: the device has still to read it.
+  runtime->api.clRetainEvent(event);
   Sent::Get()->Add(event, tensor);
+  try {
+    command.Given(event);
+  } catch (...) {
+    runtime->api.clReleaseEvent(event);
+    throw;
+  }
+  runtime->api.clReleaseEvent(event);
   runtime->counters.sent += 1;
   Check(runtime->api.clFlush(command.queue()), "clFlush");
   return sent;
@@ -119,7 +127,7 @@ inline ffi::Tensor Fetch(const ffi::Tensor& tensor, int id) {
   const size_t bytes = ffi::GetDataSize(*from);
   if (bytes == 0) return found;
   const auto* buffer = static_cast<const Buffer*>(from->data);
-  Command command(buffer->device, Command::Awaited{});
+  Command command(buffer->device, Command::Read{});
   runtime->counters.waits += 1;
   Check(runtime->api.clEnqueueReadBuffer(command.queue(), buffer->memory, CL_TRUE,
                                          from->byte_offset, bytes, found.GetDLTensorPtr()->data, 0,

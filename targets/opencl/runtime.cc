@@ -128,7 +128,8 @@ class OpenCLDeviceAPI final : public tvm::runtime::DeviceAPI {
   // Both wait: the caller may free or read the host's memory at once.
   static void Write(const char* from, Buffer* to, size_t offset, size_t bytes) {
     Runtime::Get()->counters.waits += 1;
-    Command command(to->device, Command::Awaited{});
+    SettleBefore(to->device, Command::QueueOf(to->device));
+    Command command(to->device);  // the host's memory is free before the device has written
     Check(Runtime::Get()->api.clEnqueueWriteBuffer(command.queue(), to->memory, CL_TRUE, offset,
                                                    bytes, from, 0, nullptr, command.event()),
           "clEnqueueWriteBuffer");
@@ -136,7 +137,7 @@ class OpenCLDeviceAPI final : public tvm::runtime::DeviceAPI {
   }
   static void Read(const Buffer* from, size_t offset, char* to, size_t bytes) {
     Runtime::Get()->counters.waits += 1;
-    Command command(from->device, Command::Awaited{});
+    Command command(from->device, Command::Read{});
     Check(Runtime::Get()->api.clEnqueueReadBuffer(command.queue(), from->memory, CL_TRUE, offset,
                                                   bytes, to, 0, nullptr, command.event()),
           "clEnqueueReadBuffer");

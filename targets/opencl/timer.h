@@ -35,9 +35,9 @@ class Timing {
   // Waits for the commands; nanoseconds so far.
   int64_t Drain() {
     Api& api = Runtime::Get()->api;
+    if (!events_.empty()) opencl::Settle(device, device->profiling);  // raises before any is taken
     std::vector<cl_event> events;
     events.swap(events_);
-    if (!events.empty()) opencl::Settle(device, device->profiling);
     cl_int code = CL_SUCCESS;
     for (cl_event event : events) {
       cl_ulong start = 0, end = 0;
@@ -92,12 +92,13 @@ inline bool Timed(const Device* device) {
 // One command: the queue it goes to, and where its event goes if it is timed.
 class Command {
  public:
-  explicit Command(Device* device) : device_(device), timed_(Timed(device)) {}
-  // For a command that the host waits for: what was given before is done first, within a limit.
-  struct Awaited {};
-  Command(Device* device, Awaited)
-      : Command((SettleBefore(device, QueueOf(device)), device)) {
-    awaited_ = true;
+  explicit Command(Device* device) : Command(device, false) {}
+  // For a read that the host waits for: what was given before is done first, within a limit.
+  struct Read {};
+  Command(Device* device, Read) : Command((SettleBefore(device, QueueOf(device)), device), true) {}
+  Command(const Command&) = delete;
+  ~Command() {
+    if (counted_ && !given_) device_->asked -= 1;  // it did not get into the queue
   }
   static cl_command_queue QueueOf(Device* device) {
     return Timed(device) ? device->profiling : device->queue;
@@ -127,14 +128,18 @@ class Command {
   }
 
  private:
+  Command(Device* device, bool waited)
+      : device_(device), timed_(Timed(device)), counted_(!timed_ && !waited) {
+    if (counted_) device_->asked += 1;
+  }
   // After the command is in the queue: who counts it as settled has waited for it.
   void Count() {
-    if (!timed_ && !awaited_) device_->given += 1;
+    if (counted_ && !given_) device_->given += 1;
+    given_ = true;
   }
 
   Device* device_;
-  bool timed_;
-  bool awaited_ = false;
+  bool timed_, counted_, given_ = false;
   cl_event event_ = nullptr;
 };
 

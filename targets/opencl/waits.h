@@ -95,9 +95,10 @@ inline void Settle(Device* device, cl_command_queue queue) {
 
 // The same before a command that the host will wait for, where the queue may be busy.
 inline void SettleBefore(Device* device, cl_command_queue queue) {
+  if (device->hangs) Hangs(device);
   if (queue != device->queue) return Settle(device, queue);
   const int64_t given = device->given;
-  if (device->settled >= given) return;
+  if (device->settled >= device->asked) return;
   Settle(device, queue);
   device->Settled(given);
 }

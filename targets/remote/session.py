@@ -60,6 +60,8 @@ class Session:
         self.process = os.getpid()
         self.held: set[str] = set()
         """What the server holds for this connection, by digest."""
+        self.sending = threading.Lock()
+        """To be had while a region is sent and opened: two models may hold the same one."""
         self._lock = threading.Lock()
         self._turns = threading.Lock()
         self._functions: dict[str, Any] = {}
@@ -125,19 +127,38 @@ class Session:
                 self.close()
                 late = time.monotonic() - start >= 0.9 * given
                 raise self._lost(given if late else None, error) from None
+            except BaseException:  # Ctrl-C: an answer may be half read
+                self.close()
+                raise
 
-    def exchange(self, name: str, *arguments: str | bytes | int, content: bytes) -> bytes:
-        """As :meth:`call` of a function that takes bytes last, and returns bytes.
+    def exchange(
+        self, name: str, *arguments: str | bytes | int, content: bytes, most: int
+    ) -> bytes:
+        """As :meth:`call` of a function that takes bytes last, and returns ``most`` bytes or less.
 
-        What is large goes beside the call, each way (:mod:`.stream`).
+        What is large goes beside the call, each way (:mod:`.stream`). Where the bytes sent or to
+        come are not all gone through, the connection is closed: the next call would take them for
+        its own.
         """
         with self._turns:
-            beside = len(content) >= LARGE
-            if beside:
-                self._send(content)
-            given = (b"", len(content)) if beside else (content, 0)
-            found = self.call(name, *arguments, *given)
-            return bytes(self._received(found) if isinstance(found, int) else found)
+            try:
+                beside = len(content) >= LARGE
+                if beside:
+                    self._send(content)
+                given = (b"", len(content)) if beside else (content, 0)
+                found = self.call(name, *arguments, *given)
+                size = found if isinstance(found, int) else len(found)
+                if not 0 <= size <= most:
+                    raise DeviceLost(
+                        f"the server at {self.address} returns {size} bytes where {most} were "
+                        "asked for: the connection was ended"
+                    )
+                return bytes(self._received(size) if isinstance(found, int) else found)
+            except Refused:
+                raise
+            except BaseException:
+                self.close()
+                raise
 
     def _attach(self, name: str, limit: float) -> None:
         try:
@@ -157,7 +178,7 @@ class Session:
 
     def _received(self, size: int) -> bytearray:
         with self._waiting() as stream:
-            return receive(stream, size)
+            return receive(stream, size, limit_s())
 
     @contextmanager
     def _waiting(self) -> Iterator[socket.socket]:

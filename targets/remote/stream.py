@@ -11,6 +11,9 @@ import re
 import socket
 import struct
 import threading
+import time
+
+from burnish.targets.remote.sockets import shut
 
 MAGIC = 0x0B17_5715
 """What such a connection begins with, in the place of TVM's; then the length of a name, and it."""
@@ -19,11 +22,15 @@ LARGE = 16 << 10
 NAME = re.compile(r"[0-9a-f]{32}")
 
 
-def receive(own: socket.socket, size: int) -> bytearray:
-    """``size`` bytes; ``ConnectionError`` where fewer come, and as the socket's limit says."""
+def receive(own: socket.socket, size: int, limit: float | None = None) -> bytearray:
+    """``size`` bytes; ``ConnectionError`` where fewer come, ``TimeoutError`` where not all of them
+    come in ``limit`` seconds."""
     found = bytearray(size)
     view, at = memoryview(found), 0
+    until = None if limit is None else time.monotonic() + limit
     while at < size:
+        if until is not None:
+            own.settimeout(max(1e-3, until - time.monotonic()))
         count = own.recv_into(view[at:])
         if not count:
             raise ConnectionError("the connection for data was closed")
@@ -40,19 +47,24 @@ class Stream:
     """The server's end: threads take in and give out, so that no side waits for the other."""
 
     def __init__(self, own: socket.socket) -> None:
-        self._socket = own
+        self._socket, self._broken = own, False
         self._taken: queue.SimpleQueue[bytearray | None] = queue.SimpleQueue()
         self._given: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         for work in (self._take_in, self._give_out):
             threading.Thread(target=work, name="burnish-stream", daemon=True).start()
 
     def take(self, size: int, limit: float) -> bytearray:
-        """What the client sent; ``ValueError`` where it is not ``size`` bytes."""
+        """What the client sent; ``ValueError`` where it is not ``size`` bytes.
+
+        Then the connection is over: what comes late would be taken for the next call's.
+        """
         try:
-            found = self._taken.get(timeout=limit)
+            found = None if self._broken else self._taken.get(timeout=limit)
         except queue.Empty:
             found = None
         if found is None or len(found) != size:
+            self._broken = True
+            shut(self._socket)
             raise ValueError(f"{size} bytes did not come")
         return found
 

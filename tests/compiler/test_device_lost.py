@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -20,14 +19,18 @@ from support import require
 STUB = Path(__file__).parents[1] / "broken_opencl.c"
 CALLS = """
 import sys
+import time
 import numpy as np
 import burnish
-model, x = burnish.load({path!r}), np.ones((2, 20), "float32")
+model, x, took = burnish.load({path!r}), np.ones((2, 20), "float32"), []
 for number in range(3):
+    start = time.monotonic()
     try:
         print(model(x).shape)
     except burnish.BurnishError as error:
         print(type(error).__name__, error.device, error.region, str(error))
+    took.append(time.monotonic() - start)
+print(*took)
 """
 
 
@@ -61,7 +64,7 @@ def told(made, **environment):
 
 
 def test_a_kernel_that_does_not_start_is_told_with_its_region_and_device(made):
-    first, second, third = told(made)
+    first, second, third, _ = told(made)
     assert first == "(2, 5)"
     assert second.startswith("DeviceError opencl:0 region3 the model failed on opencl:0 in region3")
     assert "CL_OUT_OF_RESOURCES (-5)" in second
@@ -69,7 +72,7 @@ def test_a_kernel_that_does_not_start_is_told_with_its_region_and_device(made):
 
 
 def test_a_device_that_answers_no_more_is_told_to_be_lost(made):
-    first, second, third = told(made, BROKEN_READS="1")
+    first, second, third, _ = told(made, BROKEN_READS="1")
     assert first == "(2, 5)"
     for line in (second, third):
         assert line.startswith("DeviceError opencl:0 ")
@@ -77,12 +80,12 @@ def test_a_device_that_answers_no_more_is_told_to_be_lost(made):
         assert "opencl:0 is lost: start the process again" in line
 
 
-def test_a_device_that_hangs_is_given_up_after_its_limit(made):
-    start = time.monotonic()
-    first, second, third = told(made, BROKEN_HANGS="1", BURNISH_OPENCL_LIMIT_S="2")
+def test_a_device_that_hangs_is_waited_for_once_and_no_longer_than_its_limit(made):
+    first, second, third, took = told(made, BROKEN_HANGS="1", BURNISH_OPENCL_LIMIT_S="4")
     assert first == "(2, 5)"
     for line in (second, third):
         assert line.startswith("DeviceError opencl:0 ")
-        assert "has not answered for 2 s ($BURNISH_OPENCL_LIMIT_S): its driver hangs" in line
+        assert "has not answered for 4 s ($BURNISH_OPENCL_LIMIT_S): its driver hangs" in line
         assert "opencl:0 is lost: start the process again" in line
-    assert time.monotonic() - start < 200, "one limit, and no wait that has none"
+    limit, again = map(float, took.split()[1:])
+    assert limit >= 4 > again, "what hung is not waited for again"

@@ -21,6 +21,7 @@ from burnish.compiler.parity import parity
 from burnish.compiler.placed import supports
 from burnish.passes.partition_graph import PartitionGraph, regions
 from burnish.targets.choose import choose_target
+from burnish.targets.core_sets import usable
 from support import require
 
 CORES = (sorted(os.sched_getaffinity(0)) * 2)[:2]
@@ -220,8 +221,9 @@ def test_each_set_has_kernels_for_its_threads(sets):
     devices = {where: model.target.place(where).target.threads for where in (FEW, MANY)}
     assert devices == {FEW: 2, MANY: 3}
     assert model.target.threads == 2
-    with pytest.raises(TargetError, match="no device cpu@2\\+4-5: the cores"):
-        model(sets[1])
+    if not usable() >= {0, 1, 2, 4, 5}:
+        with pytest.raises(TargetError, match=r"no device cpu@.*: the cores"):
+            model(sets[1])
 
 
 def test_two_sets_at_once_are_right_and_their_threads_end_with_them(sets):

@@ -168,7 +168,7 @@ def test_stages_not_made_together(saved: Path, tmp_path: Path) -> None:
         ({"folder": "/dev/null"}, "File exists: '/dev/null'"),
         ({"devices": ["cpu@4096"]}, r"this machine lets us have the cores .* not \[4096\]"),
         ({"devices": ["cpu@0", "cpu@0"]}, "core 0 is in 'cpu@0' and in 'cpu@0'"),
-        ({"devices": ["cpu@3-1"]}, "names no core, or one twice"),
+        ({"devices": ["cpu@3-1"]}, "names no core with 3-1"),
         ({"engine": "spark"}, "engine 'spark' is unknown; known: processes, threads, ray"),
         ({"micro_batches": 0}, "micro_batches must be 1 or more, or 'auto'; got 0"),
         ({"micro_batches": 4}, "4 micro-batches do not divide a batch of 6 rows"),

@@ -215,21 +215,21 @@ def test_what_a_server_refuses_leaves_the_connection(server):
     with pytest.raises(Refused, match="not sent"):
         open_now.call("open", "0" * 64, "cpu")
     with pytest.raises(Refused, match="known by its sha256"):
-        open_now.exchange("put", "../../x", 0, content=b"abc")
-    open_now.exchange("put", "0" * 64, 0, content=b"abc")
+        open_now.exchange("put", "../../x", 0, content=b"abc", most=0)
+    open_now.exchange("put", "0" * 64, 0, content=b"abc", most=0)
     with pytest.raises(Refused, match="part 5 of a file of 3 bytes"):
-        open_now.exchange("put", "0" * 64, 5, content=b"abc")
+        open_now.exchange("put", "0" * 64, 5, content=b"abc", most=0)
     with pytest.raises(Refused, match="did not arrive as it was sent"):
         open_now.call("open", "0" * 64, "cpu")
     with pytest.raises(Refused, match="not loaded"):
-        open_now.exchange("run", "0" * 64, content=b"")
+        open_now.exchange("run", "0" * 64, content=b"", most=0)
     with pytest.raises(Refused, match="not loaded"):
-        open_now.exchange("run", "0" * 64, content=bytes(1 << 20))
+        open_now.exchange("run", "0" * 64, content=bytes(1 << 20), most=0)
     with pytest.raises(Refused, match=r"it has no burnish\.device\.nothing"):
         open_now.call("nothing")
     assert session_to(server.address) is open_now
     for there, back in ((0, 3), (3, 5_000_000), (9_000_000, 2), (9_000_000, 9_000_000)):
-        assert open_now.exchange("echo", back, content=bytes(there)) == bytes(back)
+        assert open_now.exchange("echo", back, content=bytes(there), most=back) == bytes(back)
 
 
 def test_the_link_is_measured_once_for_a_server(server, tmp_path):
@@ -312,3 +312,35 @@ def test_devices_of_a_target_are_listed_with_the_link(server, tmp_path):
     missing = burnish.devices("rpc://127.0.0.1:1/cpu", cache_dir=tmp_path)[0]
     assert "no device server at 127.0.0.1:1" in missing.reason
     assert "serve-device" in missing.remedy
+
+
+def test_an_interrupted_answer_is_not_the_next_calls(server, compiled, monkeypatch):
+    """The rest of an answer that nobody read would be taken for the next one, of the same size."""
+    open_now = session_to(server.address)
+
+    def interrupted(own, size, limit=None):
+        own.recv(5)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("burnish.targets.remote.session.receive", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            open_now.exchange("echo", 1 << 20, content=b"", most=1 << 20)
+    assert not open_now.lives
+    again = session_to(server.address)
+    assert again is not open_now
+    assert again.exchange("echo", 1 << 20, content=b"", most=1 << 20) == bytes(1 << 20)
+    with pytest.raises(DeviceLost, match="returns 9 bytes where 8 were asked for"):
+        again.exchange("echo", 9, content=b"", most=8)
+
+
+def test_a_recipe_alone_names_no_server():
+    config = burnish.CompileConfig(devices=["rpc://127.0.0.1:9/cpu", "cpu"])
+    with pytest.raises(ConfigError, match=r"a recipe alone does not let .*BURNISH_REMOTES=127"):
+        burnish.compile(torch.nn.ReLU(), (torch.ones(1),), config=config)
+
+
+def test_a_device_that_a_server_has_not_is_told(server):
+    (found,) = burnish.devices(f"rpc://{server.address}/gpu")
+    assert "there is no gpu there" in found.reason
+    assert "serve-device" not in found.remedy, "a server is there"
