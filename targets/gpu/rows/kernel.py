@@ -69,11 +69,13 @@ class _Row:
 
     def _number(self, stage: Stage, value: Expr) -> list[Stmt]:
         """One value of a row: every thread has it, the first of a row stores it."""
-        name = Var("number", str(value.ty.dtype))
-        self.numbers[stage.out] = name
-        parts: list[Stmt] = [tirx.Bind(name, value)]
+        dtype = str(stage.out.dtype)
+        # TVM makes float32 of what is computed in bfloat16, but not of a name that is bound to it.
+        name = Var("number", "float32" if dtype == "bfloat16" else dtype)
+        self.numbers[stage.out] = number = name.astype(dtype)
+        parts: list[Stmt] = [tirx.Bind(name, value.astype(str(name.ty.dtype)))]
         if self.plan.program.is_output(stage):
-            put = loops.store(stage.out, name, list(stage.indices))
+            put = loops.store(stage.out, number, list(stage.indices))
             first = [] if self.plan.team.lanes == 1 else [tirx.EQ(self.lane, ZERO)]
             parts.append(guarded([*first, *self.exists], put))
         return parts
@@ -100,7 +102,7 @@ class _Row:
         for v in range(1, vector):
             total = combine(total, sums[(loops.const(v),)])
         more, result = together(self.plan.team, self.in_block, self.lane, total, combine)
-        return [*parts, *more, *self._number(stage, result.astype(dtype))]
+        return [*parts, *more, *self._number(stage, result)]
 
     def _map(self, stage: Stage, value: Expr) -> list[Stmt]:
         """Elements of a row: to registers for later stages, and to memory where they are output."""
