@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import ctypes
-import os
-import sys
 from pathlib import Path
 
 import tvm_ffi
 
 from . import native
 from .errors import ArtifactError
+from .opencl_libraries import candidates
 from .pins import OPENCL_LIBRARY
 from .reading import cache_folder
 
-LIBRARY = "BURNISH_OPENCL"
-"""Environment variable: the OpenCL libraries to try instead of those found."""
 INSTALL = (
     "install a driver (Debian, on the CPU: apt install pocl-opencl-icd ocl-icd-libopencl1; pip: "
     "intel-opencl-rt intel-cmplr-lib-rt), or name a library in BURNISH_OPENCL"
@@ -58,14 +55,6 @@ def configure() -> None:
     """Tell the OpenCL part, which is loaded, where OpenCL may be and where programs are kept."""
     tvm_ffi.get_global_func(_CONFIGURE)(candidates(), INSTALL)
     cache_programs(cache_folder() / "opencl" / "programs")
-
-
-def candidates() -> list[str]:
-    """OpenCL libraries to try, in order."""
-    if own := os.environ.get(LIBRARY):
-        return own.split(os.pathsep)
-    intel = Path(sys.prefix) / "lib" / "libintelocl.so"
-    return ["libOpenCL.so.1", "libOpenCL.so", *([str(intel)] if intel.is_file() else [])]
 
 
 def cache_programs(folder: Path | None) -> None:

@@ -6,17 +6,21 @@ loads a library with OpenCL kernels, when it builds one, and when a device is as
 library then takes their names over.
 
 1. A TVM with an OpenCL runtime of its own keeps it.
-2. Without a C++ compiler, and with no runtime compiled earlier, devices do not exist and building
-   gives TVM's module that can only be exported; loading a library with OpenCL kernels says what is
-   missing.
+2. Without an OpenCL library, or without a C++ compiler and a runtime compiled earlier, devices do
+   not exist and building gives TVM's module that can only be exported; loading a library with
+   OpenCL kernels says what is missing.
 """
 
 from __future__ import annotations
 
+import ctypes
+import os
+from pathlib import Path
 from typing import Any
 
 import tvm_ffi
 
+from burnish.runtime.opencl_libraries import candidates
 from burnish.targets import native
 
 DEVICE = "device_api.opencl"
@@ -30,9 +34,24 @@ def register() -> None:
         return
     if tvm_ffi.get_global_func(LOAD, allow_missing=True) is None:
         _forward(LOAD)
-    if _compilable():
+    if _present() and _compilable():
         _forward(DEVICE)
         _forward(CREATE)
+
+
+def _present() -> bool:
+    """Whether one of the libraries to try is there. Opening a loader opens no driver."""
+    return any(_opens(name) for name in candidates())
+
+
+def _opens(name: str) -> bool:
+    if os.sep in name:
+        return Path(name).is_file()
+    try:
+        ctypes.CDLL(name)
+    except OSError:
+        return False
+    return True
 
 
 def _compilable() -> bool:

@@ -27,7 +27,8 @@ from typing import Any
 import tvm_ffi
 import tvm_ffi.libinfo
 
-from burnish.runtime.opencl import INSTALL, cache_programs, candidates, configure
+from burnish.runtime.opencl import INSTALL, cache_programs, configure
+from burnish.runtime.opencl_libraries import candidates
 from burnish.runtime.pins import OPENCL_FLAGS
 from burnish.runtime.reading import cache_folder
 from burnish.targets import native

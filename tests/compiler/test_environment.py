@@ -106,6 +106,6 @@ def test_an_import_of_tvm_changes_nothing_and_first_use_sets_the_threads():
     assert done.returncode == 0, done.stderr
     first, second = done.stdout.splitlines()
     few = {"targets", "targets.native", "targets.opencl", "targets.opencl.autoload"}
-    few |= {"runtime", "runtime.errors", "runtime.pins"}
+    few |= {"runtime", "runtime.errors", "runtime.opencl_libraries", "runtime.pins"}
     assert set(json.loads(first)) == {"burnish", *(f"burnish.{name}" for name in few)}
     assert second == "0 True"

@@ -24,6 +24,8 @@ sys.path.insert(0, sys.argv[2])
 from small_nets import Block, made
 import burnish
 from burnish.compiler.errors import TargetError
+from burnish.targets.opencl import autoload
+autoload.register()  # which `import tvm` calls where Burnish is installed
 try:
     ctypes.CDLL("libOpenCL.so.1")
 except OSError as error:
