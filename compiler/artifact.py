@@ -126,6 +126,7 @@ def _target(compiled: Compiled) -> dict[str, Any]:
     said = {**described(target), "isa": list(target.isa())}
     if isinstance(target, HeteroTarget):
         said["memories"] = list(compiled.memories)
+        said["one_set"] = compiled.one_set
     return said
 
 
@@ -242,6 +243,7 @@ def _restore(artifact: Artifact, unpack: Callable[[Artifact], Path]) -> Compiled
         recipe=artifact.recipe,
         kernels={kernel.name: kernel for kernel in kernels},
         memories=memories,
+        one_set=_one_set(target, artifact) if isinstance(target, HeteroTarget) else "",
     )
     compiled.path = artifact.path
     return compiled
@@ -262,6 +264,14 @@ def _memories(target: HeteroTarget, artifact: Artifact) -> tuple[int, ...]:
     if not sound or not all(type(one) is int and 0 <= one < count for one in found):
         raise ValueError("its weights are not each in a memory of its target")
     return tuple(found)
+
+
+def _one_set(target: HeteroTarget, artifact: Artifact) -> str:
+    """The set of cores that has the whole model, if one has."""
+    name = artifact.manifest.target.get("one_set", "")
+    if name and not (isinstance(name, str) and name in target.devices and target.concurrent):
+        raise ValueError(f"the set {name!r:.80} of its target is none of its devices")
+    return str(name)
 
 
 def _check_remotes(target: Target, artifact: Artifact) -> None:

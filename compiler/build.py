@@ -27,6 +27,7 @@ from burnish.compiler.profile.kernel import Kernel
 from burnish.compiler.profile.records import kernel_records
 from burnish.compiler.tune.tasks import task_key
 from burnish.passes.params import get_params, without_params
+from burnish.passes.partition_graph import DEVICE, regions
 from burnish.passes.send_early import SendEarly
 from burnish.passes.start_regions import StartRegions
 from burnish.targets.choose import Target
@@ -44,13 +45,15 @@ from burnish.targets.target import CpuTarget
 class Built:
     """A shared library, the weights that its ``main`` takes as one array, in order, and a record
     of each kernel by name. ``details`` are what a GPU's compiler says of its kernels; ``memories``
-    the number of the memory of each weight, on a target of several devices."""
+    the number of the memory of each weight, on a target of several devices; ``one_set`` the set of
+    cores that has all regions, if one has, on a target of such sets."""
 
     path: Path
     weights: list[str]
     kernels: dict[str, Kernel]
     details: dict[str, Any] = field(default_factory=dict)
     memories: tuple[int, ...] = ()
+    one_set: str = ""
 
 
 def build_library(
@@ -70,6 +73,7 @@ def build_library(
     compiler = linker(target.host)
     details: dict[str, Any] = {}
     memories: tuple[int, ...] = ()
+    one_set = ""
     with wrap_errors(BuildError), target.tvm():
         ready = scheduled(mod, target, opt_level=opt_level, best=best)
         if isinstance(target, CpuTarget):
@@ -79,6 +83,7 @@ def build_library(
             path = build_opencl_library(ready, target, folder, compiler, opt_level=opt_level)
         elif isinstance(target, HeteroTarget):
             memories = tuple(memory for _, memory in weight_places(mod, target))
+            one_set = _one_set(mod, target)
             made = build_hetero_library(
                 ready, target, folder, compiler, _linked, opt_level=opt_level
             )
@@ -87,7 +92,7 @@ def build_library(
             library = build_cuda_library(ready, target, folder, compiler, opt_level=opt_level)
             path, details = library.path, library.details()
         kernels = kernel_records(mod, ready)
-    return Built(path, names, kernels, details, memories)
+    return Built(path, names, kernels, details, memories, one_set)
 
 
 def scheduled(
@@ -112,7 +117,7 @@ def scheduled(
     with target.tvm():
         bundled = without_params(T.BundleModelParams()(mod))
         graphs = isinstance(target, CudaTarget) and target.graphs
-        together = _together(target) if isinstance(target, HeteroTarget) else ()
+        together = _together(mod, target) if isinstance(target, HeteroTarget) else ()
         steps = (*together, *pipeline.build_passes(schedule_one, graphs))
         finish = tvm.transform.Sequential([*steps])
         recorded = {"relax.backend.use_cuda_graph": graphs}
@@ -120,11 +125,17 @@ def scheduled(
             return finish(bundled)
 
 
-def _together(target: HeteroTarget) -> tuple[tvm.ir.transform.Pass, ...]:
+def _together(mod: tvm.IRModule, target: HeteroTarget) -> tuple[tvm.ir.transform.Pass, ...]:
     """How ``main`` of several devices starts them, and what it waits for."""
     if target.concurrent:
-        return (StartRegions(),)
+        return () if _one_set(mod, target) else (StartRegions(),)
     return (SendEarly(target),) if "opencl" in target.queued.values() else ()
+
+
+def _one_set(mod: tvm.IRModule, target: HeteroTarget) -> str:
+    """The set of cores that has all regions: they have nothing to run beside."""
+    names = {str(one.attrs[DEVICE]) for one in regions(mod).values()}
+    return names.pop() if target.concurrent and len(names) == 1 else ""
 
 
 def _default(func: tirx.PrimFunc, target: Target) -> tirx.PrimFunc:

@@ -21,6 +21,7 @@ from burnish.compiler.errors import TargetError
 from burnish.compiler.libraries import TENSORRT
 from burnish.compiler.on_cores import OnCores
 from burnish.compiler.on_device import OnDevice, OnDevices
+from burnish.compiler.on_one_set import OnOneSet
 from burnish.compiler.profile.kernel import Kernel
 from burnish.compiler.remote import calls
 from burnish.compiler.remote.calls import Told
@@ -47,7 +48,8 @@ class Compiled:
     ``report`` tells what each pass did, ``signature`` what it takes and returns, ``params`` maps
     weight names to arrays as stored, ``path`` is the artifact it was loaded from or saved to,
     ``kernels`` says by name what each kernel does, for a profile; ``memories`` has for each weight
-    the number of the memory it is put in, on a target of several devices.
+    the number of the memory it is put in, on a target of several devices; ``one_set`` is the set
+    of cores that has the whole model, on a target of such sets, if one has.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Compiled:
         recipe: str | None = None,
         kernels: Mapping[str, Kernel] | None = None,
         memories: Sequence[int] = (),
+        one_set: str = "",
     ) -> None:
         self.library = library
         self.params = dict(params)
@@ -77,9 +80,11 @@ class Compiled:
         self.keep_alive: object = None
         self.kernels = dict(kernels or {})
         self.memories = tuple(memories)
+        self.one_set = one_set
         self._ir = ir
         self._main: Any = self._elsewhere
         self._use_threads: Callable[[int], object] = lambda _: None
+        self._set: OnOneSet | None = None
         self._replay: Replay | None = None
         self._to_record = False
         self._new_machine: Callable[[], Any] = lambda: None
@@ -91,12 +96,15 @@ class Compiled:
                 self._use_threads = threads.adopt(self._loaded)
                 self._main = relax.VirtualMachine(self._loaded, tvm.cpu())["main"]
                 self._to_record = pool.AVAILABLE and signature.static
-            elif isinstance(target, HeteroTarget) and target.concurrent:
+            elif isinstance(target, HeteroTarget) and target.concurrent and not one_set:
                 self._use_threads = threads.adopt(self._loaded)
                 cores = {one.name: one.cores for one in target.places}
                 self._main = OnCores(self._loaded, list(self.params.values()), cores)
             elif isinstance(target, HeteroTarget):
                 self._use_threads = threads.adopt(self._loaded)
+                if one_set:
+                    self._set = OnOneSet(self._loaded, target.place(one_set))
+                    self._use_threads = self._set.enter
                 offered = (*BUILT_IN, REMOTE)
                 _offer([one.backend for one in target.places if one.backend in offered])
                 on = OnDevices(
@@ -143,14 +151,18 @@ class Compiled:
             as_torch = any(isinstance(leaf, torch.Tensor) for leaf in leaves)
             self._seen[key] = as_torch
         with self._lock:
-            self._use_threads(self.target.threads)
-            tensors = [slot.take(leaf) for slot, leaf in zip(self._slots, leaves, strict=True)]
-            if self._replay is not None:
-                given: list[Any] = self._replay(tensors)
-                if not as_torch:
-                    given = [given_array(value) for value in given]
-            else:
-                given = self._run(tensors, as_torch=as_torch)
+            try:
+                self._use_threads(self.target.threads)
+                tensors = [slot.take(leaf) for slot, leaf in zip(self._slots, leaves, strict=True)]
+                if self._replay is not None:
+                    given: list[Any] = self._replay(tensors)
+                    if not as_torch:
+                        given = [given_array(value) for value in given]
+                else:
+                    given = self._run(tensors, as_torch=as_torch)
+            finally:
+                if self._set is not None:
+                    self._set.leave()
         return self.signature.unflatten(given)
 
     def _run(self, tensors: Sequence[Any], *, as_torch: bool) -> list[Any]:

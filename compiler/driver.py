@@ -258,6 +258,7 @@ def build(stage: Tuned | Optimized) -> Compiled:
         recipe=recipe.portable(resolved).to_toml(drop_unnamed=True),
         kernels=built.kernels,
         memories=built.memories,
+        one_set=built.one_set,
     )
     compiled.keep_alive = owner
     return compiled

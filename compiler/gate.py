@@ -108,6 +108,7 @@ class Variants:
             "",
             kernels=built.kernels,
             memories=built.memories,
+            one_set=built.one_set,
         )
         path = artifact.save(compiled, folder / "variant.burnish")
         outputs = compiled(*self.source.example_inputs)

@@ -11,8 +11,10 @@ import tvm_ffi
 
 AVAILABLE = sys.platform == "linux"
 """Whether the pool is written for this system; elsewhere libraries keep TVM's."""
-JOIN, THREADS, OWN = "burnish_join_pool", "burnish_threads", "burnish_own_pool"
-"""Functions of a library that set its pool, its threads, and the calling thread's own pool."""
+JOIN, THREADS = "burnish_join_pool", "burnish_threads"
+"""Functions of a library that set its pool and its threads."""
+OWN, LEND = "burnish_own_pool", "burnish_lend_pool"
+"""Functions of a library that make a pool of the calling thread's own, and that set which is."""
 
 _lock = threading.Lock()
 _lender: Any = None
@@ -42,13 +44,22 @@ def own_pool(library: Any) -> Callable[[int], object]:
 
     Loops of ``library`` that the thread launches run there. The other threads start with the first
     loop, on the cores that the thread is bound to by then. With 0 the pool goes, before the thread
-    does. Where our pool is not written, TVM's is one a thread anyhow, and this does nothing.
+    does. Gives the pool's address. Where our pool is not written, TVM's is one a thread anyhow, and
+    this does nothing.
     """
     return library.get_function(OWN, query_imports=True) if AVAILABLE else _nothing
 
 
-def _nothing(_threads: int) -> None:
-    pass
+def lend_pool(library: Any) -> Callable[[int], object]:
+    """What puts the calling thread's loops on the pool at an address, as :func:`own_pool` gave it.
+
+    With 0 the thread has none of its own again, and the pool waits for the next one.
+    """
+    return library.get_function(LEND, query_imports=True) if AVAILABLE else _nothing
+
+
+def _nothing(_: int) -> int:
+    return 0
 
 
 def tvm_threads(threads: int) -> None:

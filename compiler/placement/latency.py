@@ -15,13 +15,18 @@ from burnish.compiler.placement.costs import CostModel, OperatorTime
 from burnish.compiler.placement.links import measured_links
 from burnish.compiler.placement.model_problem import Links, Progress
 from burnish.compiler.placement.operators import Operator, Operators, operators_of
-from burnish.compiler.placement.overheads import call_seconds, dispatch_seconds, turn_seconds
+from burnish.compiler.placement.overheads import (
+    call_seconds,
+    dispatch_seconds,
+    start_seconds,
+    turn_seconds,
+)
 from burnish.compiler.placement.problem import Link
 from burnish.compiler.placement.queues import Step, beside_host, queued_seconds, steps_in_order
 from burnish.compiler.placement.side_by_side import regions_in_order, schedule
 from burnish.compiler.stages import Optimized
 from burnish.passes.region_modules import region_module
-from burnish.targets.hetero import HOST, HeteroTarget
+from burnish.targets.hetero import HOST, PREFIX, HeteroTarget
 from burnish.targets.target import CpuTarget
 
 Calls = list[tuple[Operator, float]]
@@ -94,9 +99,11 @@ def predict_latency(
         variance += squares
         apart = [(op, side) for op, side in found.uncertain if op.device in ("", device)]
         variance += abs(_sum(apart, times, found.weight_bytes, cache)[0]) ** 2
-    if isinstance(target, HeteroTarget) and target.concurrent:
+    cores = isinstance(target, HeteroTarget) and target.concurrent
+    on = {region.device for region in regions_in_order(optimized.mod)} if cores else set()
+    if isinstance(target, HeteroTarget) and len(on) > 1:
         elapsed = _together(optimized.mod, target, model, found.weight_bytes)
-        call = call_seconds(target, _leaves(optimized), arrays=arrays)
+        call = start_seconds(_leaves(optimized), arrays=arrays)
         return Latency(spent, 0.0, call, math.sqrt(variance), elapsed)
     away = (
         any(target.place(name).memory != HOST for name in spent)
@@ -104,7 +111,8 @@ def predict_latency(
         else not isinstance(target, CpuTarget)
     )
     recorded = not (away or found.uncertain)
-    call = call_seconds(target, _leaves(optimized), recorded=recorded, arrays=arrays)
+    where = f"{PREFIX}{next(iter(on))}" if on else target
+    call = call_seconds(where, _leaves(optimized), recorded=recorded, arrays=arrays)
     moved = _transfers(found, optimized, links)
     if isinstance(target, HeteroTarget) and not found.uncertain:
         through = _through_queues(optimized.mod, target, model, found.weight_bytes, links)
@@ -121,8 +129,7 @@ def _together(mod: tvm.IRModule, target: HeteroTarget, model: CostModel, held: i
     order, start = regions_in_order(mod), dispatch_seconds()
     regions = _regions(mod, target, model, held)
     taken = {name: seconds + count * start for name, (seconds, count) in regions.items()}
-    apart = len({region.device for region in order}) > 1
-    return schedule(order, taken, turn_seconds() if apart else 0.0)
+    return schedule(order, taken, turn_seconds())
 
 
 def _through_queues(

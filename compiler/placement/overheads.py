@@ -16,7 +16,6 @@ from burnish.compiler.errors import ConfigError
 from burnish.compiler.measure import ArtifactRunner, MeasureService, Timing, describe_machine
 from burnish.compiler.measure.cache import TimingCache
 from burnish.targets.core_sets import usable
-from burnish.targets.hetero import HeteroTarget
 from burnish.targets.target import CpuTarget
 
 CALL_ROUNDS = 5
@@ -71,14 +70,11 @@ def call_seconds(
     Of torch's tensors, or NumPy's ``arrays``, which cost more. From two networks of nothing but
     the smallest kernels, one with one input and output, one with four of each; kept between runs.
     What is not ``recorded`` goes by the virtual machine, which costs more
-    (:mod:`burnish.compiler.replay`): it is timed with an open size. For cores that work at the
-    same time it has the start of one region, and the wait for its end.
+    (:mod:`burnish.compiler.replay`): it is timed with an open size. ``target`` is where all of the
+    model is: a set of cores as ``hetero:cpu@0``, or what else has kernels of its own; of any other
+    its host.
     """
-    if not isinstance(target, HeteroTarget | CpuTarget):
-        target = target.host
-    elif isinstance(target, HeteroTarget) and target.concurrent:
-        target, recorded = f"hetero:{_cores(1)[0]}", True
-    elif isinstance(target, HeteroTarget):
+    if not isinstance(target, str | CpuTarget):
         target = target.host
     what = "halves" if recorded else "open halves"
     spent = [
@@ -94,6 +90,20 @@ def call_seconds(
     ]
     each = max(0.0, (spent[1] - spent[0]) / 6)
     return max(0.0, spent[0] - 2 * each) + leaves * each
+
+
+def start_seconds(
+    leaves: int, *, arrays: bool = False, cache_dir: str | os.PathLike[str] | None = None
+) -> float:
+    """What a call of regions that work at the same time costs beside its kernels and turns.
+
+    That is the start of one region on a core and the wait for its end, and what inputs and outputs
+    in number cost beside one of each. Kept between runs; raises as :func:`turn_seconds` does.
+    """
+    short, turn = _turns(cache_dir)
+    first = f"hetero:{_cores(1)[0]}"
+    more = [call_seconds(first, count, arrays=arrays, cache_dir=cache_dir) for count in (2, leaves)]
+    return max(0.0, short - turn) + more[1] - more[0]
 
 
 def dispatch_seconds(*, cache_dir: str | os.PathLike[str] | None = None) -> float:
@@ -120,6 +130,11 @@ def turn_seconds(*, cache_dir: str | os.PathLike[str] | None = None) -> float:
     From chains of two and of :data:`MANY` regions that each wait for the one before, on two
     cores in turns; kept between runs. Raises :class:`ConfigError` where there are not two.
     """
+    return _turns(cache_dir)[1]
+
+
+def _turns(cache_dir: str | os.PathLike[str] | None) -> tuple[float, float]:
+    """A call of two regions in turns, and what each more takes; seconds."""
     cores = _cores(2)
     placement = dict(zip(("nn.relu", "tanh"), cores, strict=True))
     spent = [
@@ -133,7 +148,7 @@ def turn_seconds(*, cache_dir: str | os.PathLike[str] | None = None) -> float:
         )
         for count in (2, MANY)
     ]
-    return max(0.0, (spent[1] - spent[0]) / (MANY - 2))
+    return spent[0], max(0.0, (spent[1] - spent[0]) / (MANY - 2))
 
 
 def _cores(count: int) -> list[str]:
@@ -199,4 +214,4 @@ def _call_timing(
         ]
 
 
-__all__ = ["call_seconds", "dispatch_seconds", "turn_seconds"]
+__all__ = ["call_seconds", "dispatch_seconds", "start_seconds", "turn_seconds"]

@@ -316,16 +316,18 @@ static void give_up_own(void) {
   free(pool);
 }
 
-/* own_pool(n): loops of this library that the calling thread launches run on a pool of n threads
-   that is for it alone, itself among them; 0 takes the pool away, which a thread does before it
-   ends */
+/* own_pool(n) -> the pool's address: loops of this library that the calling thread launches run on
+   a pool of n threads that is for it alone, itself among them; 0 takes the pool away, which a
+   thread does before it ends */
 EXPORT int __tvm_ffi_burnish_own_pool(void *self, const TVMFFIAny *args, int32_t count,
                                       TVMFFIAny *result) {
   (void)self;
   (void)count;
-  (void)result;
   int64_t threads = args[0].v_int64 < MOST_THREADS ? args[0].v_int64 : MOST_THREADS;
   give_up_own();
+  result->type_index = kTVMFFIInt;
+  result->zero_padding = 0;
+  result->v_int64 = 0;
   if (threads < 1) return 0;
   Pool *pool = aligned_alloc(_Alignof(Pool), sizeof(Pool));
   if (!pool) {
@@ -339,6 +341,18 @@ EXPORT int __tvm_ffi_burnish_own_pool(void *self, const TVMFFIAny *args, int32_t
   pools = pool;
   pthread_mutex_unlock(&changing);
   own = pool;
+  result->v_int64 = (int64_t)(intptr_t)pool;
+  return 0;
+}
+
+/* lend_pool(address of such a pool, or 0): the calling thread's loops run there until the next of
+   these calls; threads that use one pool take turns with it */
+EXPORT int __tvm_ffi_burnish_lend_pool(void *self, const TVMFFIAny *args, int32_t count,
+                                       TVMFFIAny *result) {
+  (void)self;
+  (void)count;
+  (void)result;
+  own = (Pool *)(intptr_t)args[0].v_int64;
   return 0;
 }
 

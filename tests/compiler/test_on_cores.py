@@ -6,11 +6,11 @@ import gc
 import os
 import threading
 import time
-from pathlib import Path
 
 import pytest
 import torch
 import tvm
+from cores_support import CORES, FIRST, SECOND, TARGET, Small, Wide, workers
 from small_nets import made
 
 import burnish
@@ -24,9 +24,6 @@ from burnish.targets.choose import choose_target
 from burnish.targets.core_sets import usable
 from support import require
 
-CORES = (sorted(os.sched_getaffinity(0)) * 2)[:2]
-FIRST, SECOND = (f"cpu@{core}" for core in CORES)
-TARGET = f"hetero:{FIRST},{SECOND}"
 PLACEMENT = {"tanh": SECOND, "split": SECOND, "conv2d": SECOND}
 
 
@@ -44,17 +41,6 @@ class Net(torch.nn.Module):
         left = torch.relu(self.left(x.mean(1).flatten(1)[:, :12]))
         right = torch.cat([one, two], 1).mean(2)
         return {"sum": self.last(left + right), "left": left}
-
-
-class Small(torch.nn.Module):
-    """Two branches that join."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.left, self.right = torch.nn.Linear(6, 4), torch.nn.Linear(6, 4)
-
-    def forward(self, x):
-        return torch.relu(self.left(x)) + torch.tanh(self.right(x))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -188,18 +174,6 @@ def test_what_cannot_be_is_refused(tmp_path):
         burnish.load(model.save(tmp_path / "net.burnish"))
 
 
-class Wide(torch.nn.Module):
-    """Two branches, a product and a convolution large enough for the loops of several threads."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.left = torch.nn.Linear(192, 192)
-        self.right = torch.nn.Conv2d(1, 16, 3, padding=1)
-
-    def forward(self, x):
-        return torch.relu(self.left(x)) + self.right(x[None, None]).tanh().mean(1)[0]
-
-
 FEW, MANY = "cpu@0-1", "cpu@2+4-5"
 
 
@@ -209,11 +183,6 @@ def sets():
     net, x = made(Wide), torch.randn(48, 192)
     target, placement = f"hetero:{FEW},{MANY}", {"conv2d": MANY, "tanh": MANY}
     return net, x, burnish.compile(net, (x,), target=target, placement=placement, cache=False)
-
-
-def _workers() -> set[str]:
-    tasks = Path("/proc/self/task").iterdir()
-    return {task.name for task in tasks if (task / "comm").read_text().strip() == "burnish"}
 
 
 def test_each_set_has_kernels_for_its_threads(sets):
@@ -228,7 +197,7 @@ def test_each_set_has_kernels_for_its_threads(sets):
 
 def test_two_sets_at_once_are_right_and_their_threads_end_with_them(sets):
     net, _, model = sets
-    before = _workers()
+    before = workers()
     cores = {FEW: CORES, MANY: [*CORES, CORES[0]]}  # what runs is the same, on the cores there are
     library = tvm.runtime.load_module(str(model.library))
     models = [OnCores(library, list(model.params.values()), cores) for _ in range(2)]
@@ -248,13 +217,13 @@ def test_two_sets_at_once_are_right_and_their_threads_end_with_them(sets):
         caller.join()
     assert len(errors) == 400
     assert max(errors) < 1e-4
-    assert len(_workers() - before) == 2 * (1 + 2)
-    for name in _workers() - before:
+    assert len(workers() - before) == 2 * (1 + 2)
+    for name in workers() - before:
         assert os.sched_getaffinity(int(name)) == set(CORES)
     models.clear()
     del callers
     gc.collect()
-    assert _workers() == before
+    assert workers() == before
 
 
 def test_one_set_of_two_cores_runs_and_is_written_to_a_file(tmp_path):

@@ -27,7 +27,12 @@ from burnish.compiler.placement.links import SIZES, fitted, measured_links
 from burnish.compiler.placement.model_problem import model_problem
 from burnish.compiler.placement.nearby import estimated
 from burnish.compiler.placement.operators import operators_of
-from burnish.compiler.placement.overheads import dispatch_seconds, turn_seconds
+from burnish.compiler.placement.overheads import (
+    call_seconds,
+    dispatch_seconds,
+    start_seconds,
+    turn_seconds,
+)
 from burnish.compiler.placement.problem import Link
 from burnish.compiler.placement.queues import Step, beside_host, queued_seconds, steps_in_order
 from burnish.compiler.placement.side_by_side import OrderedRegion, regions_in_order, schedule
@@ -286,7 +291,7 @@ def test_branches_are_put_on_cores_that_work_at_the_same_time(tmp_path):
 
 
 def test_latency_of_cores_is_of_the_longest_way_through_them(monkeypatch, tmp_path):
-    for name, seconds in (("call", 1e-5), ("dispatch", 1e-6), ("turn", 1e-4)):
+    for name, seconds in (("start", 1e-5), ("dispatch", 1e-6), ("turn", 1e-4)):
         monkeypatch.setattr(
             f"burnish.compiler.placement.latency.{name}_seconds", lambda *_, s=seconds, **__: s
         )
@@ -397,6 +402,24 @@ def test_a_turn_is_what_each_more_region_of_a_chain_takes(tmp_path, monkeypatch)
         turn_seconds(cache_dir=tmp_path)
 
 
+def test_a_call_of_regions_on_cores_has_one_start_more_than_its_turns(tmp_path, monkeypatch):
+    asked = []
+
+    def timing(net, given, target, placement, _dynamic):
+        asked.append(target)
+        if hasattr(net, "count"):
+            return summarize([[7.0 + 0.25 * net.count] * 5] * 5)
+        return summarize([[1.0 + 0.5 * len(given)] * 5] * 5)
+
+    monkeypatch.setattr("burnish.compiler.placement.overheads._call_timing", timing)
+    monkeypatch.setattr("burnish.compiler.placement.overheads.usable", lambda: {3, 1})
+    alone = call_seconds("hetero:cpu@1", 2, cache_dir=tmp_path)
+    assert alone == pytest.approx(1.5e-3)
+    assert start_seconds(2, cache_dir=tmp_path) == pytest.approx(7.25e-3)
+    assert start_seconds(4, cache_dir=tmp_path) == pytest.approx(7.75e-3)
+    assert asked == ["hetero:cpu@1"] * 2 + ["hetero:cpu@1,cpu@3"] * 2
+
+
 def test_the_start_of_a_kernel_is_what_a_virtual_machine_takes_more_than_a_record(
     tmp_path, monkeypatch
 ):
@@ -498,6 +521,23 @@ def test_calls_cost_what_they_do_of_such_inputs(optimized, tmp_path, monkeypatch
     source = dataclasses.replace(optimized.source, example_inputs=given)
     predict_latency(dataclasses.replace(optimized, source=source), Given(tmp_path))
     assert asked == {"recorded": True, "arrays": arrays}
+
+
+def test_what_is_all_on_one_set_of_cores_costs_no_start(tmp_path, monkeypatch):
+    asked = []
+    where = "burnish.compiler.placement.latency."
+    monkeypatch.setattr(where + "call_seconds", lambda target, *_, **__: asked.append(target) or 0)
+    monkeypatch.setattr(where + "start_seconds", lambda *_, **__: 0.5)
+    monkeypatch.setattr(where + "turn_seconds", lambda: 0.25)
+    monkeypatch.setattr(where + "dispatch_seconds", lambda: 0.0)
+    imported = driver.import_model(Twice().eval(), (torch.randn(1, 3, 8, 32),))
+    for placement, beside in (({"*": "cpu@1"}, 0.0), ({"conv2d": "cpu@1"}, 0.75)):
+        config = burnish.CompileConfig(placement=placement)
+        cut = driver.optimize(imported, "hetero:cpu@0,cpu@1", config=config)
+        calls = sum(count for _, count in operators_of(cut.mod).calls)
+        found = predict_latency(cut, Given(tmp_path))
+        assert found.seconds == pytest.approx(1e-3 * calls + beside)
+    assert asked == ["hetero:cpu@1"]
 
 
 def test_branches_are_started_by_the_virtual_machine_which_costs_more(tmp_path, monkeypatch):
