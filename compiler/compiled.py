@@ -103,7 +103,8 @@ class Compiled:
             elif isinstance(target, HeteroTarget):
                 self._use_threads = threads.adopt(self._loaded)
                 if one_set:
-                    self._set = OnOneSet(self._loaded, target.place(one_set))
+                    place = target.place(one_set)
+                    self._set = OnOneSet(self._loaded, place, settled=signature.static)
                     self._use_threads = self._set.enter
                 offered = (*BUILT_IN, REMOTE)
                 _offer([one.backend for one in target.places if one.backend in offered])

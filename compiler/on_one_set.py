@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import time
 import weakref
@@ -15,53 +14,65 @@ from burnish.runtime import threads
 from burnish.targets.core_sets import bind
 from burnish.targets.hetero import Place
 
-LONG_S = 200e-6
-"""Binding a thread and letting it go takes 4 microseconds. A call like the one before it, if that
-took less than this, is bound only where it would begin on another core: the system hardly moves
-one so short."""
+SHORT_S = 200e-6
+"""Binding a thread and letting it go takes 4 microseconds. A model of one core whose calls take
+less than this is bound only where it would begin on another core: the system hardly moves a thread
+in the middle of one so short."""
+TIMED = 8
+"""Calls by which a model is found to be short; the first ones also record and allocate."""
 
 
 class OnOneSet:
     """Keeps the calling thread on a set's cores while a call runs, its loops on as many threads.
 
-    For one call at a time. Afterwards the thread may run where it could before.
+    For one call at a time. Afterwards the thread may run where it could before. ``settled`` says
+    that every call runs the same kernels.
     """
 
-    def __init__(self, library: tvm.runtime.Module, place: Place) -> None:
+    def __init__(self, library: tvm.runtime.Module, place: Place, *, settled: bool) -> None:
         self._name, self._cores = place.name, frozenset(place.cores)
+        self._first = place.cores[0]
         self._use_threads = threads.adopt(library)
+        self._on_core = threads.on_core(library)
         self._own_pool, self._lend = threads.own_pool(library), threads.lend_pool(library)
         self._pool = 0
-        self._long = False
+        self._to_time = TIMED if settled and len(self._cores) == 1 else 0
+        self._short = False
         self._before: set[int] | None = None
         self._began = 0.0
-        self._core = _core_now()
 
     def enter(self, _threads: int) -> None:
         """Before a call; :class:`RegionError` where the cores cannot be used."""
-        self._began = time.perf_counter()
-        several = len(self._cores) > 1  # threads of its pool start on the cores of their caller
-        if several or self._long or self._core() not in self._cores:
-            before = os.sched_getaffinity(0)
-            try:
-                bind(self._cores)
-            except ValueError as error:
-                raise RegionError(f"{self._name}: {error}", stage="run") from error
-            self._before = before
+        if self._short and self._on_core(self._first):
+            return
+        self._bind()
         self._use_threads(len(self._cores))
-        if several:
+        if len(self._cores) > 1:
             self._take_pool()
+        self._began = time.perf_counter()
 
     def leave(self) -> None:
         """After a call, or where :meth:`enter` failed."""
-        self._long = time.perf_counter() - self._began > LONG_S
+        if self._before is None:
+            return
+        if self._to_time and not self._short:
+            self._to_time -= 1
+            self._short = time.perf_counter() - self._began < SHORT_S
         if self._pool:
             self._lend(0)
-        if self._before is not None:
-            os.sched_setaffinity(0, self._before)
-            self._before = None
+        before, self._before = self._before, None
+        os.sched_setaffinity(0, before)
+
+    def _bind(self) -> None:
+        before = os.sched_getaffinity(0)
+        try:
+            bind(self._cores)
+        except ValueError as error:
+            raise RegionError(f"{self._name}: {error}", stage="run") from error
+        self._before = before
 
     def _take_pool(self) -> None:
+        """Threads of the pool start with a loop, on the cores that its caller is bound to."""
         if self._pool:
             self._lend(self._pool)
             return
@@ -76,13 +87,6 @@ def _give_up(
     """End a pool's threads, whichever thread this is."""
     lend(address)
     own_pool(0)
-
-
-def _core_now() -> Callable[[], int]:
-    try:
-        return ctypes.CDLL(None).sched_getcpu
-    except (AttributeError, OSError):
-        return lambda: -1
 
 
 __all__ = ["OnOneSet"]

@@ -15,6 +15,8 @@ JOIN, THREADS = "burnish_join_pool", "burnish_threads"
 """Functions of a library that set its pool and its threads."""
 OWN, LEND = "burnish_own_pool", "burnish_lend_pool"
 """Functions of a library that make a pool of the calling thread's own, and that set which is."""
+ON_CORE = "burnish_on_core"
+"""A function of a library that has its loops run on one thread, and knows the caller's core."""
 
 _lock = threading.Lock()
 _lender: Any = None
@@ -56,6 +58,14 @@ def lend_pool(library: Any) -> Callable[[int], object]:
     With 0 the thread has none of its own again, and the pool waits for the next one.
     """
     return library.get_function(LEND, query_imports=True) if AVAILABLE else _nothing
+
+
+def on_core(library: Any) -> Callable[[int], object]:
+    """What has the loops of a library run on one thread, and tells whether the caller is on a core.
+
+    Where our pool is not written it is on none that is known.
+    """
+    return library.get_function(ON_CORE, query_imports=True) if AVAILABLE else _nothing
 
 
 def _nothing(_: int) -> int:

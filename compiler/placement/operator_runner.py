@@ -8,6 +8,7 @@ stays where it is.
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Hashable, Sequence
@@ -21,8 +22,12 @@ from burnish.compiler.tune.kernels import random_tensors
 from burnish.compiler.tune.tasks import Spec
 
 SAMPLES = 7
+FIRST = 3
+"""Calls before it is known how long one takes: the first one compiles, on some devices."""
 RUN_S = 4e-3
 """Seconds of one sample at the least: it is a run of calls."""
+LONG_S = 16e-3
+"""Seconds of one sample that takes only some of the copies, the next one those that follow."""
 MOST_CALLS = 2000
 MOST_COPIES = 256
 """A weight of less than a 256th of a cache costs little to fetch, wherever it lies."""
@@ -84,11 +89,17 @@ class OperatorRunner(Runner):
                 tuple(v.copyto(device) if at in weights else v for at, v in enumerate(own))
             )
         run = self._replayed if self.kind == "cpu" else _looped
-        go, done = run(library, kernel, calls), device.sync
-        once = _timed(go, done, len(calls))
-        rounds = min(math.ceil(RUN_S / max(once * len(calls), 1e-7)), MOST_CALLS // len(calls) + 1)
-        go = run(library, kernel, calls * rounds) if rounds > 1 else go
-        return [_timed(go, done, rounds * len(calls)) for _ in range(SAMPLES)]
+        alone, done = run(library, kernel, calls[:1]), device.sync
+        once = [_timed(alone, done, 1) for _ in range(FIRST)][-1]
+        parts = _parts(calls, once)
+        if len(parts) == 1:
+            whole = run(library, kernel, calls)
+            ring = max(_timed(whole, done, 1), 1e-7)
+            rounds = min(math.ceil(RUN_S / ring), MOST_CALLS // len(calls) + 1)
+            parts = [calls * rounds]
+        each = [(run(library, kernel, part), len(part)) for part in parts]
+        taken = itertools.islice(itertools.cycle(each), SAMPLES)
+        return [_timed(go, done, count) for go, count in taken]
 
     def _replayed(self, library: Any, kernel: Any, calls: Sequence[Any]) -> Callable[[], object]:
         """As a model with known shapes runs them: without a virtual machine, from C."""
@@ -97,6 +108,15 @@ class OperatorRunner(Runner):
         function = library.get_function(REPLAY, query_imports=True)
         replay = Replay(function, [Call(kernel, arguments) for arguments in calls], (), ())
         return lambda: replay((), ())
+
+
+def _parts(calls: Sequence[Any], once: float) -> list[Sequence[Any]]:
+    """The calls of each sample: all of the ring, or runs of it where one sample of all is long."""
+    count = max(1, math.ceil(LONG_S / max(once, 1e-9)))
+    if count >= len(calls):
+        return [calls]
+    around = itertools.cycle(calls)
+    return [list(itertools.islice(around, count)) for _ in range(SAMPLES)]
 
 
 def _looped(_library: Any, kernel: Any, calls: Sequence[Any]) -> Callable[[], object]:

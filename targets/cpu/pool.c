@@ -16,6 +16,7 @@
 #include <limits.h>
 #include <linux/futex.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
@@ -288,6 +289,19 @@ EXPORT int __tvm_ffi_burnish_threads(void *self, const TVMFFIAny *args, int32_t 
   (void)result;
   int64_t threads = args[0].v_int64 < MOST_THREADS ? args[0].v_int64 : MOST_THREADS;
   atomic_store_explicit(&allowed, (int)threads, memory_order_relaxed);
+  return 0;
+}
+
+/* on_core(core) -> whether the calling thread is on this core now; loops of this library run on one
+   thread from here on */
+EXPORT int __tvm_ffi_burnish_on_core(void *self, const TVMFFIAny *args, int32_t count,
+                                     TVMFFIAny *result) {
+  (void)self;
+  (void)count;
+  atomic_store_explicit(&allowed, 1, memory_order_relaxed);
+  result->type_index = kTVMFFIInt;
+  result->zero_padding = 0;
+  result->v_int64 = sched_getcpu() == args[0].v_int64;
   return 0;
 }
 

@@ -197,6 +197,7 @@ def test_each_set_has_kernels_for_its_threads(sets):
 
 def test_two_sets_at_once_are_right_and_their_threads_end_with_them(sets):
     net, _, model = sets
+    gc.collect()  # models of other tests
     before = workers()
     cores = {FEW: CORES, MANY: [*CORES, CORES[0]]}  # what runs is the same, on the cores there are
     library = tvm.runtime.load_module(str(model.library))

@@ -37,7 +37,7 @@ def _noting_cores(model, where):
 
     def noted(of):
         def call(*given):
-            where.append((threading.current_thread(), os.sched_getaffinity(0), os.getpid()))
+            where.append((threading.current_thread(), os.sched_getaffinity(0)))
             return of(*given)
 
         return call
@@ -60,29 +60,43 @@ def test_its_caller_runs_it_on_the_set_alone(small, tmp_path, monkeypatch):
         assert one._replay is not None
     where = []
     _noting_cores(again, where)
-    monkeypatch.setattr(on_one_set, "LONG_S", 0.0)
-    again(torch.randn(2, 6))  # is bound where it begins elsewhere, and the next ones everywhere
+    monkeypatch.setattr(again._set, "_short", False)
+    monkeypatch.setattr(again._set, "_to_time", 0)
+    again(torch.randn(2, 6))
     again(torch.randn(2, 6))
     own = threading.Thread(target=again, args=(torch.randn(2, 6),))
     own.start()
     own.join()
-    assert [cores for _, cores, _ in where[1:]] == [{CORES[1]}] * 2
-    assert [caller for caller, _, _ in where] == [threading.main_thread()] * 2 + [own]
+    assert [cores for _, cores in where] == [{CORES[1]}] * 3
+    assert [caller for caller, _ in where] == [threading.main_thread()] * 2 + [own]
     assert os.sched_getaffinity(0) == before
 
 
 def test_a_call_that_begins_on_the_set_is_not_bound_if_it_is_short(small, monkeypatch):
     net, x, model = small
-    model(x)
-    model(x)
     bound = []
-    monkeypatch.setattr(on_one_set, "LONG_S", 60.0)
     monkeypatch.setattr(on_one_set, "bind", bound.append)
-    monkeypatch.setattr(model._set, "_long", False)
-    for core, times in ((CORES[1], 0), (CORES[0], 1)):
-        monkeypatch.setattr(model._set, "_core", lambda core=core: core)
-        assert parity(model(x), net(x)).rel <= 1e-5
+    for at_most, times in ((0.0, 4), (60.0, 1)):
+        monkeypatch.setattr(on_one_set, "SHORT_S", at_most)
+        monkeypatch.setattr(model._set, "_short", False)
+        monkeypatch.setattr(model._set, "_to_time", 3)
+        monkeypatch.setattr(model._set, "_on_core", lambda core: core == CORES[1])
+        bound.clear()
+        for _ in range(4):
+            assert parity(model(x), net(x)).rel <= 1e-5
         assert bound == [{CORES[1]}] * times
+    monkeypatch.setattr(model._set, "_on_core", lambda core: 0)
+    model(x)
+    assert len(bound) == 2
+
+
+def test_a_set_knows_the_core_of_its_caller(small):
+    model = small[-1]
+    before = os.sched_getaffinity(0)
+    for core in CORES:
+        os.sched_setaffinity(0, {core})
+        assert [bool(model._set._on_core(one)) for one in CORES] == [one == core for one in CORES]
+    os.sched_setaffinity(0, before)
 
 
 def test_errors_leave_the_caller_as_it_was(small, monkeypatch):
@@ -96,7 +110,7 @@ def test_errors_leave_the_caller_as_it_was(small, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(on_one_set, "bind", fails)
-        patch.setattr(model._set, "_core", lambda: -1)
+        patch.setattr(model._set, "_short", False)
         message = f"{SECOND}: there are no cores .{CORES[1]}. to run on"
         with pytest.raises(RegionError, match=message):
             model(x)
@@ -117,6 +131,7 @@ def test_a_set_of_two_cores_has_threads_there_that_end_with_the_model(tmp_path):
     net, x = made(Wide), torch.randn(48, 192)
     name = f"cpu@{CORES[0]}+{CORES[1]}"
     model = burnish.compile(net, (x,), target=f"hetero:{name}", do_no_harm=False, cache=False)
+    gc.collect()  # models of other tests
     before = workers()
     again = burnish.load(model.save(tmp_path / "net.burnish"))
     assert again.target.place(name).cores == tuple(CORES)

@@ -19,6 +19,7 @@ from burnish.compiler.gate import Variants
 from burnish.compiler.measure.timing import summarize
 from burnish.compiler.optimizer import lowered
 from burnish.compiler.pipeline import graph_phases
+from burnish.compiler.placement import operator_runner
 from burnish.compiler.placement.by_cost import ByCost
 from burnish.compiler.placement.costs import CostModel, OperatorTime
 from burnish.compiler.placement.groups import group_key, group_module, groups_of
@@ -400,6 +401,20 @@ def test_a_turn_is_what_each_more_region_of_a_chain_takes(tmp_path, monkeypatch)
     monkeypatch.setattr("burnish.compiler.placement.overheads.usable", lambda: {0})
     with pytest.raises(ConfigError, match=r"measured on 2 of them, and this process may run on"):
         turn_seconds(cache_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("once", "expected"),
+    [
+        (1e-6, [[0, 1, 2, 3, 4]]),
+        (operator_runner.LONG_S / 5, [[0, 1, 2, 3, 4]]),
+        (operator_runner.LONG_S / 2, [[0, 1], [2, 3], [4, 0], [1, 2], [3, 4], [0, 1], [2, 3]]),
+        (9.0, [[0], [1], [2], [3], [4], [0], [1]]),
+    ],
+)
+def test_a_slow_operator_goes_around_its_weights_sample_by_sample(once, expected):
+    found = operator_runner._parts(list(range(5)), once)
+    assert [list(one) for one in found] == expected
 
 
 def test_a_call_of_regions_on_cores_has_one_start_more_than_its_turns(tmp_path, monkeypatch):
