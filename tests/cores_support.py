@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -37,5 +38,9 @@ class Wide(torch.nn.Module):
 
 def workers() -> set[str]:
     """Threads of our pools in this process, by number."""
-    tasks = Path("/proc/self/task").iterdir()
-    return {task.name for task in tasks if (task / "comm").read_text().strip() == "burnish"}
+    found = set()
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(OSError):  # a thread that ends is there a moment longer
+            if (task / "comm").read_text().strip() == "burnish":
+                found.add(task.name)
+    return found
