@@ -93,10 +93,13 @@ def test_a_call_that_begins_on_the_set_is_not_bound_if_it_is_short(small, monkey
 def test_a_set_knows_the_core_of_its_caller(small):
     model = small[-1]
     before = os.sched_getaffinity(0)
-    for core in CORES:
-        os.sched_setaffinity(0, {core})
-        assert [bool(model._set._on_core(one)) for one in CORES] == [one == core for one in CORES]
-    os.sched_setaffinity(0, before)
+    try:
+        for core in CORES:
+            os.sched_setaffinity(0, {core})
+            found = [bool(model._set._on_core(one)) for one in CORES]
+            assert found == [one == core for one in CORES]
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def test_errors_leave_the_caller_as_it_was(small, monkeypatch):
